@@ -1,4 +1,6 @@
-"""What every part of a model adds to its residual stream in one run, and whether it sums up."""
+"""The contributions of every part of a model to its residual stream in one run, with checks of
+their sum.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,14 @@ _TINY = 1e-30
 
 @dataclass(frozen=True)
 class StreamError:
-    """How far the parts are from one stream, relative to it, at the token where they are farthest.
+    """The relative error of the sum of parts for one stream, at the token with the largest error.
 
     Attributes:
         stream: "pre", "mid" or "post" of a layer.
-        part: what was added last before it, such as "L3 MLP".
-        error: ‖Σ parts − stream‖ / ‖stream‖, of all parts so far; what half precision rounded off
-            is not among them. Where no running sum goes through the model, of this sum alone.
-        step: the same of this one sum, from the stream before it.
+        part: the last part added before it, such as "L3 MLP".
+        error: ‖Σ parts − stream‖ / ‖stream‖ over all parts so far, without half-precision rounding.
+            If the model has no running sum, over this sum alone.
+        step: the same for this sum alone, from the stream before it.
     """
 
     layer: int
@@ -62,7 +64,7 @@ class StreamError:
 
 @dataclass(frozen=True)
 class SumCheck:
-    """The errors of one run, in the order of the streams, and the largest that is allowed.
+    """The errors of one run, in the order of the streams, and the largest allowed error.
 
     Attributes:
         is_rounded: whether the model adds in half precision.
@@ -74,8 +76,9 @@ class SumCheck:
 
     @property
     def additivity_error(self) -> float:
-        """The largest over tokens and streams of ‖Σ parts − stream‖ / ‖stream‖, all parts so far
-        and no rounding among them."""
+        """The largest ‖Σ parts − stream‖ / ‖stream‖ over tokens and streams, over all parts so far,
+        without rounding.
+        """
         return max((each.error for each in self.errors), default=0.0, key=_or_infinity)
 
     @property
@@ -85,7 +88,7 @@ class SumCheck:
 
     @property
     def worst(self) -> str:
-        """The part whose own sum is farthest off."""
+        """The part with the largest error of its own sum."""
         return max(self.errors, key=lambda each: _or_infinity(each.step)).part
 
     @property
@@ -94,11 +97,11 @@ class SumCheck:
 
 
 def check_additivity(check: SumCheck) -> None:
-    """Raise a UserError if the parts do not sum to the stream.
+    """Raise a UserError if the parts don't sum to the stream.
 
     Raises:
-        UserError: which part does not add up, and by how much; or, where every single sum is
-            within the bound, that half precision rounds too much off.
+        UserError: with the part that doesn't add up, and its error; or, if every single sum is
+            within the bound, that half precision causes too much rounding.
     """
     if check.closes:
         return
@@ -118,12 +121,12 @@ def check_additivity(check: SumCheck) -> None:
 
 
 def allowed_error(dtype: torch.dtype) -> float:
-    """The largest additivity error of a model of ``dtype``: 1e-5, or 2e-2 of half precision."""
+    """The largest allowed additivity error for ``dtype``: 1e-5, or 2e-2 for half precision."""
     return 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
 
 
 def relative_error(off: Tensor, size: Tensor) -> Tensor:
-    """The largest over tokens of ‖off‖ / size; (T, H) and (T,) float32; a scalar."""
+    """The largest ‖off‖ / size over tokens, for (T, H) and (T,) float32; a scalar."""
     return (torch.linalg.vector_norm(off, dim=-1) / size.clamp_min(_TINY)).max()
 
 
@@ -137,9 +140,9 @@ class Contributions:
     """Every part of one run, at some positions.
 
     Attributes:
-        positions: (P,) int64, which tokens the rows are of.
-        check: the errors of the sums, over all tokens.
-        closes_per_block: whether no running sum goes through the model.
+        positions: (P,) int64, the tokens of the rows.
+        check: errors of the sums, over all tokens.
+        closes_per_block: whether the model has no running sum.
     """
 
     embedding: EmbeddingContributions
@@ -150,20 +153,21 @@ class Contributions:
 
     @property
     def additivity_error(self) -> float:
-        """The largest over tokens and streams of ‖Σ parts − stream‖ / ‖stream‖, without
-        ``rounding`` parts."""
+        """The largest ‖Σ parts − stream‖ / ‖stream‖ over tokens and streams, without ``rounding``
+        parts.
+        """
         return self.check.additivity_error
 
     @property
     def worst(self) -> str:
-        """The part that adds up worst."""
+        """The part with the largest error."""
         return self.check.worst
 
     def parts(self, *, by_head: bool = False) -> list[Part]:
-        """All terms, in the order in which they are added; each head by itself if ``by_head``.
+        """All terms in the order of the sum; each head separately if ``by_head``.
 
-        They sum to the last block's output, but for a model that ``closes_per_block``; in half
-        precision only with what it rounded off, the parts of kind ``rounding``.
+        They sum to the last block's output, except for a model that ``closes_per_block``; in half
+        precision, only with the parts of kind ``rounding``.
         """
         found = list(self.embedding.parts)
         for block in self.blocks:
@@ -179,19 +183,21 @@ def watch_contributions(
     on_logits: Callable[[Tensor], None] | None = None,
     only: Tensor | None = None,
 ) -> SumCheck:
-    """Run the model once, and hand over each block's contributions as soon as it has run.
+    """Run the model once, and pass on each block's contributions as soon as it has run.
 
-    The embedding comes first. One block's are held at a time. The rows are the tokens that the
-    attention mask keeps, in the order of the batch. The sums are checked, but not asserted: see
-    :func:`check_additivity`. The model stops behind its last block unless its logits are wanted.
+    The embedding comes first. Only one block's contributions are in memory at a time. The rows are
+    the tokens that the attention mask keeps, in the order of the batch. The sums are checked, but
+    no error is raised; see :func:`check_additivity`. The model stops after its last block unless
+    its logits are needed.
 
     Args:
-        inputs: what the model takes: ids and mask, (B, T) each.
-        on_logits: called in the end with the logits, (B, T, V), as the model gives them.
-        only: (B, T) which tokens are the rows, and checked, in place of all that the mask keeps.
+        inputs: the model's inputs: ids and mask, (B, T) each.
+        on_logits: called at the end with the model's logits, (B, T, V).
+        only: (B, T), the tokens to use as rows and to check, instead of all that the mask keeps.
 
     Raises:
-        UserError: if how a block writes to the stream was not found: which block, and why.
+        UserError: if a block's additions to the stream were not found, with the block and the
+            reason.
     """
     for layer, block in enumerate(subject.layout.blocks):
         if block.reason is not None:
@@ -215,16 +221,16 @@ def collect_contributions(
     *,
     neurons: bool = False,
 ) -> Contributions:
-    """Every part of one run over ``ids``, kept at some positions.
+    """Collect every part of one run over ``ids`` at some positions.
 
-    The sums are checked at all positions, but not asserted: see :func:`check_additivity`.
+    The sums are checked at all positions, but no error is raised; see :func:`check_additivity`.
 
     Args:
-        positions: which tokens, negative ones from the end; None for all.
-        neurons: keep each MLP's neurons too, for ``project_neurons``.
+        positions: positions of the tokens, where negative values count from the end; None for all.
+        neurons: also keep each MLP's neurons, for ``project_neurons``.
 
     Raises:
-        UserError: as :func:`watch_contributions` does.
+        UserError: as for :func:`watch_contributions`.
     """
     everywhere = range(len(ids))
     chosen = everywhere if positions is None else positions

@@ -1,9 +1,9 @@
 """The logit lens: predictions of the model's own final norm and head from the stream at every
 layer.
 
-nostalgebraist 2020, "interpreting GPT: the logit lens". A reading is a layer and a place in its
-block: before the first block (``resid_pre``), between attention and MLP (``resid_mid``), after the
-block (``resid_post``). The last reading is the model's own prediction.
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens". A reading is a layer and a point in
+its block: before the first block (``resid_pre``), between attention and MLP (``resid_mid``), after
+the block (``resid_post``). The last reading is the model's own prediction.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ def lens(
     tuned: TunedLens | Path | str | None = None,
     progress: Progress | None = None,
 ) -> Lens:
-    """Read a prompt at every layer through the model's own final norm and head.
+    """Read a prompt at every layer with the model's own final norm and head.
 
     Args:
-        model: a name that :func:`projector.model.loading.load_model` takes, or a subject.
-        prompt: text, before which the model's first special token is put; or token ids as the
-            model takes them.
-        chat: put it through the model's chat template, as a user's turn.
-        n_top: how many tokens are listed at each layer and position.
-        n_last: how many tokens are read, the last ones of the prompt; None for all.
-        keep_outliers: count tokens with an outlying norm in averages too.
-        tuned: a tuned lens, or the folder of one, with which the prompt is read.
+        model: a name for :func:`projector.model.loading.load_model`, or a subject.
+        prompt: text, to which the model's first special token is prepended; or token ids of the
+            model.
+        chat: apply the model's chat template to it, as a user's turn.
+        n_top: number of tokens to list at each layer and position.
+        n_last: number of tokens to read, from the end of the prompt; None for all.
+        keep_outliers: include tokens with an outlying norm in averages.
+        tuned: a tuned lens, or its folder, to read the prompt with.
 
     Raises:
-        UserError: as :func:`run_lens`; also for a model or prompt that can't be read, or a tuned
-            lens of other weights.
+        UserError: as for :func:`run_lens`; also for a model or prompt that can't be read, or a
+            tuned lens for other weights.
     """
     check_numbers(n_top=n_top, n_last=n_last)
     check_text("prompt", prompt if isinstance(prompt, str) else None)
@@ -98,28 +98,28 @@ def run_lenses(
     n_at_once: int | None = None,
     progress: Progress | None = None,
 ) -> list[Lens]:
-    """Read a prompt at every layer through the model's final norm and head, with several lenses.
+    """Read a prompt at every layer with the model's final norm and head and several lenses.
 
-    Costs one forward pass, and for each lens one product with the head for each reading and
-    position. The streams are held, readings × positions × H; of what is as wide as the vocabulary,
-    no more than ``n_at_once`` positions of one reading.
+    This costs one forward pass, and for each lens one product with the head per reading and
+    position. The streams are in memory, readings × positions × H; logits are in memory for at most
+    ``n_at_once`` positions of one reading.
 
     Args:
         ids: token ids of the prompt, see :meth:`Subject.ids_of`.
-        lenses: None for the logit lens. A tuned lens translates each stream before it is read;
-            readings that it has no map for are left out. The last reading is read as it is.
-        n_top: how many tokens are listed at each reading and position.
-        n_last: how many positions are read, the last ones, where ``positions`` is None.
-        positions: which are read, counted from the end where negative; None for all.
-        streams: of :data:`STREAMS`. ``resid_pre`` is read of layer 0 alone: that of a later layer
-            is the ``resid_post`` before it. The model's own prediction is always read.
-        keep_outliers: count tokens with an outlying norm in averages too.
-        n_at_once: positions read at a time; None for as many as ``BUFFER_BYTES`` of
-            :mod:`projector.residual.readings.measuring` hold.
+        lenses: the lenses; None for the logit lens. A tuned lens transforms each stream before it
+            is read; readings without a map are left out. The last reading is not transformed.
+        n_top: number of tokens to list at each reading and position.
+        n_last: number of positions to read, from the end, if ``positions`` is None.
+        positions: the positions to read, where negative values count from the end; None for all.
+        streams: streams from :data:`STREAMS`. ``resid_pre`` is read for layer 0 only, because a
+            later layer's is the previous ``resid_post``. The model's own prediction is always read.
+        keep_outliers: include tokens with an outlying norm in averages.
+        n_at_once: number of positions to read at a time; None for as many as fit into
+            ``BUFFER_BYTES`` of :mod:`projector.residual.readings.measuring`.
 
     Raises:
-        UserError: for an encoder or a model without a head, an empty prompt or one beyond the
-            model's context; a tuned lens of other weights; or logits that are not finite.
+        UserError: for an encoder or a model without a head; an empty prompt or one longer than the
+            model's context; a tuned lens for other weights; or non-finite logits.
         SettingError: on ``n_top``, ``n_last``, ``streams`` or ``positions``.
     """
     check_numbers(n_top=n_top, n_last=n_last)

@@ -1,12 +1,12 @@
-"""What one MLP neuron reads from the stream and writes to it, by its weights alone.
+"""What one MLP neuron reads from the stream and writes to it, from its weights alone.
 
-With the scale of a norm frozen, a neuron's input is a dot product with the stream: its input
-weights times the norm's weight are the direction that it reads. Its output weights, through
-whatever norm and factor the model puts after the MLP, are the direction that it writes. Both are
-compared with the tokens' embeddings and unembeddings, and with the directions that neurons of later
-layers read (Geva et al. 2022, arXiv:2203.14680; Gurnee et al. 2024, arXiv:2401.12181).
+With a frozen norm scale, a neuron's input is an inner product with the stream: its input weights
+times the norm's weight are the direction that it reads. Its output weights, after any norm and
+factor behind the MLP, are the direction that it writes. Both are compared with the tokens'
+embeddings and unembeddings, and with the directions that neurons of later layers read (Geva et al.
+2022, arXiv:2203.14680; Gurnee et al. 2024, arXiv:2401.12181).
 
-Every comparison has a control: the same weights with their coordinates shuffled.
+Every comparison has a control: the same weights with shuffled coordinates.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class TokenValue:
-    """A token and how much a neuron favours it; see :class:`FavouredTokens`."""
+    """A token and its value for a neuron; see :class:`FavouredTokens`."""
 
     token: int
     text: str
@@ -43,16 +43,16 @@ class TokenValue:
 
 @dataclass(frozen=True)
 class FavouredTokens:
-    """The tokens that weights of a neuron favour most, and least.
+    """The tokens that a neuron's weights favour most and least.
 
     Attributes:
         part: ``input``, ``gate``, ``up`` or ``output``.
         most: largest value first.
         least: smallest value first.
-        n_tokens: tokens that were compared.
+        n_tokens: number of compared tokens.
         shuffled_mean: mean over the shuffles of the largest |value| of any token.
-        shuffled_most: the largest of all shuffles.
-        n_beyond: tokens whose |value| is larger than that.
+        shuffled_most: maximum over all shuffles.
+        n_beyond: number of tokens with a larger |value| than ``shuffled_most``.
     """
 
     part: str
@@ -66,8 +66,9 @@ class FavouredTokens:
 
 @dataclass(frozen=True)
 class ReadingInput:
-    """An input of a neuron of a later layer, and its cosine with what is written, which is centred
-    where the norm before that layer's MLP centres."""
+    """An input of a neuron of a later layer, and its cosine with the written direction, which is
+    centred if the norm before that layer's MLP centres.
+    """
 
     layer: int
     neuron: int
@@ -77,14 +78,14 @@ class ReadingInput:
 
 @dataclass(frozen=True)
 class NeuronReaders:
-    """The inputs of later neurons that read what a neuron writes.
+    """The inputs of later neurons that read a neuron's output.
 
     Attributes:
         strongest: largest |cosine| first.
-        n_inputs: inputs that were compared; a gated neuron has two.
+        n_inputs: number of compared inputs; a gated neuron has two.
         shuffled_mean: mean over the shuffles of the largest |cosine| of any input.
-        shuffled_most: the largest of all shuffles.
-        n_beyond: inputs whose |cosine| is larger than that.
+        shuffled_most: maximum over all shuffles.
+        n_beyond: number of inputs with a larger |cosine| than ``shuffled_most``.
     """
 
     strongest: tuple[ReadingInput, ...]
@@ -100,14 +101,15 @@ class NeuronWeights:
 
     Attributes:
         reads: one for each input of the neuron. A value is the cosine of the direction that the
-            input reads and the token's embedding, centred where the norm before the MLP centres.
-        writes: a value is what one unit of the neuron's activation adds to the token's logit, less
-            the mean over all tokens, with the final norm's scale taken as 1. None if the model
-            has no head for the next token; ``writes_reason`` says so.
-        readers: None in the last layer.
-        heads: None if they were not asked for, or no later heads could be taken apart.
-        n_shuffles: how often weights were shuffled for each control.
-        notes: what was left out, and why; for people.
+            input reads and the token's embedding, centred if the norm before the MLP centres.
+        writes: a value is the contribution of one unit of the neuron's activation to the token's
+            logit, minus the mean over all tokens, with the final norm's scale set to 1. None if the
+            model has no head for the next token; see ``writes_reason``.
+        readers: later neurons that read it; None in the last layer.
+        heads: later heads that read it; None if they weren't requested, or no later heads can be
+            separated.
+        n_shuffles: number of shuffles for each control.
+        notes: remarks about parts that were left out.
     """
 
     layer: int
@@ -138,21 +140,21 @@ def neuron_weights(
     seed: int = 0,
     heads: bool = False,
 ) -> NeuronWeights:
-    """What a neuron of a layer's MLP reads and writes.
+    """Find what a neuron of a layer's MLP reads and writes.
 
-    Costs products of the vocabulary and of all later input weights with 1 + ``n_shuffles`` vectors;
-    no forward pass beyond the embedding.
+    This costs products of the vocabulary and of all later input weights with 1 + ``n_shuffles``
+    vectors, and no forward pass beyond the embedding.
 
     Args:
-        n_top: how many tokens and later neurons are named.
-        n_shuffles: how many times weights are shuffled for the controls.
-        heads: also find heads of later layers that read it; see :func:`find_head_readers` for what
-            that costs.
+        n_top: number of tokens and later neurons to list.
+        n_shuffles: number of shuffles for the controls.
+        heads: also find heads of later layers that read it; see :func:`find_head_readers` for the
+            cost.
 
     Raises:
-        SettingError: on ``layer``, ``neuron``, ``n_top`` or ``n_shuffles``, where there is no such.
-        UserError: if the layer has no MLP of its own, as in a mixture of experts, or it is not
-            known how it reads or writes the stream.
+        SettingError: on ``layer``, ``neuron``, ``n_top`` or ``n_shuffles``, if out of range.
+        UserError: if the layer has no MLP of its own, as in a mixture of experts, or its path from
+            or to the stream was not found.
     """
     check_numbers(layer=layer, neuron=neuron, n_top=n_top, n_shuffles=n_shuffles, seed=seed)
     mlp = _checked(subject, layer, neuron)
@@ -184,7 +186,7 @@ def neuron_weights(
 
 
 def neuron(model: Subject | str, layer: int, neuron: int, **options: Any) -> NeuronWeights:
-    """What a neuron reads and writes; see :func:`neuron_weights` for its options.
+    """Find what a neuron reads and writes; see :func:`neuron_weights` for its options.
 
     Args:
         model: a model's name, or a subject.
@@ -213,7 +215,7 @@ def _checked(subject: Subject, layer: int, neuron: int) -> Mlp:
         )
     unknown = subject.reads[layer].reason
     if unknown is not None:
-        raise UserError(f"what neurons of layer {layer} read and write is not known: {unknown}")
+        raise UserError(f"inputs and outputs of layer {layer}'s neurons were not found: {unknown}")
     return mlp
 
 

@@ -1,4 +1,4 @@
-"""Heads of later layers that read what a neuron writes, by their weights."""
+"""Heads of later layers that read a neuron's output, from their weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from projector.residual.subject import Subject
 
 @dataclass(frozen=True)
 class HeadReader:
-    """How strongly queries, keys or values of a head read what a neuron writes.
+    """How strongly the queries, keys or values of a head read a neuron's output.
 
     Attributes:
         part: ``query``, ``key`` or ``value``.
-        strength: ‖W d‖ / ‖W‖ · √H for the unit vector d that is written: 1 for a random direction,
-            √H at most.
+        strength: ‖W d‖ / ‖W‖ · √H for the written unit vector d; 1 for a random direction, at most
+            √H.
     """
 
     layer: int
@@ -30,15 +30,15 @@ class HeadReader:
 
 @dataclass(frozen=True)
 class HeadReaders:
-    """The heads of later layers that read what a neuron writes.
+    """The heads of later layers that read a neuron's output.
 
     Attributes:
         strongest: strongest first.
-        n_parts: queries, keys and values that were compared.
+        n_parts: number of compared queries, keys and values.
         shuffled_mean: mean over the shuffles of the largest strength of any part.
-        shuffled_most: the largest of all shuffles.
-        n_beyond: parts whose strength is larger than that.
-        reasons: layer → why its heads could not be taken apart.
+        shuffled_most: maximum over all shuffles.
+        n_beyond: number of parts with a larger strength than ``shuffled_most``.
+        reasons: layer → reason why its heads can't be separated.
     """
 
     strongest: tuple[HeadReader, ...]
@@ -51,16 +51,16 @@ class HeadReaders:
 
 @torch.no_grad()
 def find_head_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> HeadReaders | None:
-    """Heads behind a layer by how strongly they read what is written there.
+    """Rank the heads after a layer by how strongly they read its written direction.
 
-    Costs, the first time, what it takes to find a model's heads: some forward and backward passes
-    over a few tokens for each layer. Heads that share keys and values share these parts' strengths.
+    The first call finds a model's heads, with some forward and backward passes over a few tokens
+    for each layer. Heads that share keys and values share these parts' strengths.
 
     Args:
         rows: (1 + S, H) float32: the direction, and S shuffled ones.
 
     Returns:
-        None if no later layer has heads that could be taken apart.
+        The heads; None if no later layer has heads that can be separated.
     """
     later = [k for k in subject.attentions if k > layer]
     if not later:

@@ -1,8 +1,9 @@
-"""Tokens whose vector in the stream is many times as long as is usual: attention sinks and others.
+"""Tokens with a vector in the stream that is many times longer than the median, such as attention
+sinks.
 
-A model's first token, and at times a delimiter, carries a few huge numbers that attention uses as a
-place to rest (Sun et al. 2024, "Massive Activations in Large Language Models"). Averages over
-tokens that include them are about them alone.
+A model's first token, and sometimes a delimiter, has a few huge values that act as an attention
+sink (Sun et al. 2024, "Massive Activations in Large Language Models"). They dominate averages over
+tokens.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class Outlier:
     """A token with an outlying norm.
 
     Attributes:
-        position: its place in the sequence.
-        reading: the row of the norms in which it is furthest out.
+        position: its position in the sequence.
+        reading: the row of the norms in which it is most extreme.
         norm: its norm there.
-        times_usual: that norm divided by the median over tokens there; None if it is not finite.
+        times_usual: this norm divided by the median over tokens there; None if it isn't finite.
     """
 
     position: int
@@ -40,23 +41,23 @@ class Outlier:
 
 
 def find_outliers(norms: Tensor, times_usual: float = TIMES_USUAL) -> list[int]:
-    """Positions whose norm exceeds ``times_usual`` times the median over tokens, in order.
+    """Find positions with a norm above ``times_usual`` times the median over tokens, in order.
 
-    The median stays where it is as long as fewer than half of the tokens are outliers; of an even
-    number of tokens it is the lower of the middle two, so that the first of two can be an outlier.
-    A norm that is not finite is an outlier, and doesn't count towards the median.
+    The median is robust as long as fewer than half of the tokens are outliers. For an even number
+    of tokens it is the lower of the middle two, so that the first of two can be an outlier. A
+    non-finite norm is an outlier, and doesn't count towards the median.
 
     Args:
-        norms: (T,) one norm a token; or (S, T) for S readings of the stream, such as its layers: a
-            token is an outlier where it is one in any of them.
-        times_usual: the least that counts as many times.
+        norms: (T,), one norm per token; or (S, T) for S readings of the stream, such as its layers,
+            where a token is an outlier if it is one in any reading.
+        times_usual: the threshold, as a multiple of the median.
     """
     is_out = _times(norms)[1] > times_usual
     return [int(i) for i in is_out.any(dim=0).nonzero()[:, 0]]
 
 
 def describe_outliers(norms: Tensor, times_usual: float = TIMES_USUAL) -> tuple[Outlier, ...]:
-    """What :func:`find_outliers` finds, with how far out each is and in which reading."""
+    """Like :func:`find_outliers`, with each outlier's size and reading."""
     rows, times = _times(norms)
     found = []
     for position in find_outliers(norms, times_usual):
@@ -78,7 +79,7 @@ def _times(norms: Tensor) -> tuple[Tensor, Tensor]:
     """The norms (S, T), and each divided by its row's median; +inf where a norm is not finite."""
     rows = torch.atleast_2d(norms.detach().double())
     if rows.ndim != 2:
-        raise ValueError(f"norms are (T,) or (S, T), and these are {tuple(norms.shape)}")
+        raise ValueError(f"norms must be (T,) or (S, T), but these are {tuple(norms.shape)}")
     if not rows.numel():
         return rows, rows
     is_finite = rows.isfinite()

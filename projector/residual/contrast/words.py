@@ -1,4 +1,4 @@
-"""What is found of the growth of variance, in a sentence: the same in the command and a report."""
+"""The growth of variance in a sentence, the same in the command and in a report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["growth_sentence"]
 
 
 def growth_sentence(blocks: Sequence[Mapping[str, Any]]) -> str:
-    """How much of the growth over all blocks is covariance; "" where that is not known.
+    """The share of covariance in the growth over all blocks; "" if unknown.
 
-    Var behind the last block − Var before the first = Σ Var(update) + Σ 2 Cov(pre, update).
+    Var after the last block − Var before the first = Σ Var(update) + Σ 2 Cov(pre, update).
 
     Args:
-        blocks: one :meth:`~projector.residual.contrast.growth.Growth.as_dict` a block, in order, of
-            one model; the mean of both sets.
+        blocks: one :meth:`~projector.residual.contrast.growth.Growth.as_dict` per block of a model,
+            in order; the mean of both sets.
     """
     parts = [_gain_words("Over all layers", blocks, is_mean=True)]
     if len(blocks) > 1 and parts[0]:

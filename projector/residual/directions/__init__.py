@@ -1,1 +1,1 @@
-"""The direction between two sets of prompts: saved, tested causally, and generated with."""
+"""The direction between two sets of prompts: saving, causal tests, and steering."""

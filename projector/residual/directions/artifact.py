@@ -1,4 +1,4 @@
-"""Directions of a model's stream, saved: the difference of two sets' means, layer by layer.
+"""Saved directions of a model's stream: the difference of two sets' means, layer by layer.
 
 The difference of means d = mean(positive) − mean(negative) points from the negative set to the
 positive one (Marks and Tegmark 2023, arXiv:2310.06824; Rimsky et al. 2023, arXiv:2312.06681).
@@ -44,28 +44,29 @@ _KIND = Artifact(
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """One direction a layer and stream, of one model and one pair of sets.
+    """One direction per layer and stream, for one model and one pair of sets.
 
     Attributes:
         model_name: the model's identifier.
-        model_sha256: of its weights: directions belong to no other weights.
+        model_sha256: hash of its weights; directions are valid for these weights only.
         pair: the name of the two sets.
-        positive_name, negative_name: what the sets are called; adding a direction goes towards
-            the positive one.
-        sets_sha256: of the prompts.
-        at: what of a prompt was read, ``last`` (its last token) or ``mean`` (of its tokens).
-        n_fit_positive, n_fit_negative: how many prompts the means are of. Prompts that effects are
-            tested on are not among them.
-        n_tested_positive, n_tested_negative: how many these are.
-        vectors: (layer, stream) → (H,) float32, mean(positive) − mean(negative), in the units of
-            the stream.
-        usual_norms: (layer, stream) → the median norm of tokens there, in the units of the stream.
-        keep_outliers: whether tokens of outlying norms count in means over a prompt's tokens, and
+        positive_name, negative_name: names of the sets; adding a direction leads towards the
+            positive set.
+        sets_sha256: hash of the prompts.
+        at: the tokens that were read, ``last`` (a prompt's last token) or ``mean`` (the mean over
+            its tokens).
+        n_fit_positive, n_fit_negative: number of prompts in the means, without the prompts for
+            testing effects.
+        n_tested_positive, n_tested_negative: number of prompts for testing effects.
+        vectors: (layer, stream) → (H,) float32, mean(positive) − mean(negative), in units of the
+            stream.
+        usual_norms: (layer, stream) → the median norm of tokens there, in units of the stream.
+        keep_outliers: whether tokens with outlying norms count in means over a prompt's tokens, and
             are changed too. A last token always counts.
-        seed: which prompts are tested was drawn with it.
-        versions: of what decides the numbers.
-        n_outlying_positive, n_outlying_negative: of how many prompts that the means are of the
-            vector is, behind some layer, many times as long as is usual there.
+        seed: seed of the choice of tested prompts.
+        versions: versions of the packages that affect the numbers.
+        n_outlying_positive, n_outlying_negative: number of prompts in the means with a vector that
+            is many times longer than the median after some layer.
     """
 
     model_name: str
@@ -89,14 +90,14 @@ class Directions:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers that have a direction behind them, in ``resid_post``."""
+        """The layers with a direction after them, in ``resid_post``."""
         return tuple(sorted(layer for layer, stream in self.vectors if stream == "resid_post"))
 
     def at_layer(self, layer: int, stream: str = "resid_post") -> Tensor:
-        """(H,) float32.
+        """The direction after a layer, (H,) float32.
 
         Raises:
-            SettingError: on ``layer``, if there is none.
+            SettingError: on ``layer``, if it has no direction.
         """
         found = self.vectors.get((layer, stream))
         if found is None:
@@ -106,17 +107,18 @@ class Directions:
         return found
 
     def most_norm(self, layer: int, stream: str = "resid_post") -> float | None:
-        """The norm above which a token is an outlier, which changes to the stream leave as it is;
-        None if outliers are kept."""
+        """The norm above which a token is an outlier that changes to the stream skip; None if
+        outliers are kept.
+        """
         return None if self.keep_outliers else TIMES_USUAL * self.usual_norms[layer, stream]
 
     def check(self, subject: Subject) -> None:
-        """Raise a UserError if these are directions of other weights than the subject's."""
+        """Raise a UserError if these directions belong to other weights than the subject's."""
         if self.model_sha256 != subject.loaded.weights_sha256:
             raise _of_another(self, subject)
 
     def facts(self) -> dict[str, Any]:
-        """What the JSON file holds, and a report: no path, no time."""
+        """The content of the JSON file and of a report, without paths and times."""
         return {
             "format": FORMAT,
             "format_version": VERSION,
@@ -149,10 +151,11 @@ class Directions:
         }
 
     def write(self, folder: Path) -> None:
-        """Write both files into a folder, which is made; for who writes a report around them.
+        """Write both files into a folder, which is created; for callers that write a report there
+        too.
 
         Raises:
-            OSError: if the disk refuses.
+            OSError: if the files can't be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"layers.{i}.{s}": self.vectors[i, s] for i, s in self._order()}
@@ -160,11 +163,11 @@ class Directions:
         (folder / JSON_FILE).write_text(json_text(self.facts()), encoding="utf-8")
 
     def save(self, folder: Path, *, force: bool = False) -> None:
-        """Write both files in one step.
+        """Write both files atomically.
 
         Raises:
-            UserError: if the folder may not be replaced (it holds something else; or directions,
-                and not ``force``), or the disk refuses.
+            UserError: if the folder must not be replaced (it holds something else; or directions,
+                and ``force`` is False), or the files can't be written.
         """
         check_replaceable(folder, JSON_FILE, "directions", force=force)
         with disk_errors(folder), replacing_folder(folder) as new:
@@ -175,7 +178,8 @@ class Directions:
         """Read the directions of one model.
 
         Raises:
-            UserError: on ``direction``, if the folder holds none, or damaged or newer ones.
+            UserError: on ``direction``, if the folder holds no directions, or they are damaged or
+                newer.
         """
         return _KIND.read(Path(folder), _read)
 
@@ -184,13 +188,13 @@ class Directions:
 
 
 def list_directions(folder: Path | str) -> list[Directions]:
-    """The directions of every model in a folder: its own, or those in the report that it holds.
+    """List the directions of every model in a folder, which holds directions or a report.
 
-    A report about one model holds them in ``directions/``, one about several in a folder of
-    ``directions/`` for each.
+    A report about one model has them in ``directions/``, a report about several models in a
+    subfolder of ``directions/`` for each.
 
     Raises:
-        UserError: on ``direction``, if there are none; see also :meth:`Directions.load`.
+        UserError: on ``direction``, if there are no directions; see also :meth:`Directions.load`.
     """
     folder = Path(folder)
     with disk_errors(folder):
@@ -206,10 +210,10 @@ def list_directions(folder: Path | str) -> list[Directions]:
 
 
 def find_directions(folder: Path | str, subject: Subject) -> Directions:
-    """Those of :func:`list_directions` whose weights are the subject's.
+    """Find the directions from :func:`list_directions` that belong to the subject's weights.
 
     Raises:
-        UserError: on ``direction``, if there are none, or none of these weights.
+        UserError: on ``direction``, if there are no directions, or none for these weights.
     """
     loaded = list_directions(folder)
     for each in loaded:
@@ -219,7 +223,7 @@ def find_directions(folder: Path | str, subject: Subject) -> Directions:
         raise _of_another(loaded[0], subject)
     names = ", ".join(f"'{each.model_name}'" for each in loaded)
     raise UserError(
-        f"{named('direction')} holds directions of {names}, and none of '{_words(subject)}: "
+        f"{named('direction')} holds directions of {names}, but none of '{_words(subject)}: "
         "contrast the sets on this model first",
         setting="direction",
         value=str(folder),
@@ -295,7 +299,7 @@ def _words(subject: Subject) -> str:
 def _of_another(directions: Directions, subject: Subject) -> UserError:
     return UserError(
         f"{named('direction')} holds directions of '{directions.model_name}' (weights "
-        f"{directions.model_sha256[:12]}), and this model is '{_words(subject)}: contrast the sets "
+        f"{directions.model_sha256[:12]}), but this model is '{_words(subject)}: contrast the sets "
         "on this model first",
         setting="direction",
         value=directions.model_name,

@@ -1,4 +1,6 @@
-"""Effects from the runs of a test: each set's figure with a change, compared with that without."""
+"""Compute effects from the runs of a test: each set's figure with a change, compared with no
+change.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ _N_RESAMPLED = 1000
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """A continuation and its tokens; of perplexity, neither."""
+    """A continuation and its tokens; None for perplexity."""
 
     text: str | None = None
     ids: tuple[int, ...] = ()
@@ -32,7 +34,7 @@ class Tail:
 
 @dataclass(frozen=True)
 class Tested:
-    """A text that is run, the set and group it is of, and the number of its continuation."""
+    """A text to run, with its set, its group and the index of its continuation."""
 
     text: Text
     side: int
@@ -42,7 +44,9 @@ class Tested:
 
 @dataclass(frozen=True)
 class Plan:
-    """One change, by the direction, then by random ones, then by those of permuted labels."""
+    """One change: with the direction, then with random directions, then with those of permuted
+    labels.
+    """
 
     layer: int
     change: str
@@ -52,14 +56,14 @@ class Plan:
     n_random: int
 
     def key(self, i: int) -> tuple[int, str, float | None, int]:
-        """What the i-th run is told by: only the direction itself is added with both signs."""
+        """The key of run i; only the direction itself is added with both signs."""
         return (self.layer, self.change, None if i else self.scale, i)
 
 
 def effects_without(
     plans: Sequence[tuple[int, float]], tails: Sequence[Tail], reason: str
 ) -> list[Effect]:
-    """The effects that there are none of, and why; of layers and norms of their directions."""
+    """Effects without values, with the reason, for layers and the norms of their directions."""
     changes = [("added", scale) for scale in SCALES] + [("ablated", None)]
     return [
         Effect(layer, STREAM, change, scale, norm, name, *_measure(tail), reason=reason)
@@ -105,12 +109,12 @@ def effects_of(
     tails: Sequence[Tail],
     seed: int,
 ) -> list[Effect]:
-    """The effects of one change on both sets, for each continuation.
+    """Compute the effects of one change on both sets, for each continuation.
 
     Args:
-        plain: (n_texts,) float64, −log probability of each with the stream as it is.
+        plain: (n_texts,) float64, −log probability of each text with the unchanged stream.
         runs: the same for each run of the plan.
-        seed: of the bootstrap: equal seeds draw the same groups for every change.
+        seed: seed of the bootstrap; equal seeds draw the same groups for every change.
     """
     found = []
     for i, tail in enumerate(tails):
@@ -186,7 +190,7 @@ def _filled(
     """An effect with its figures: values of the stream as it is, of the change, of random ones and
     of those of permuted labels."""
     if not np.isfinite(values).all():
-        return replace(effect, reason="the model gives a probability that is not finite")
+        return replace(effect, reason="a probability is not finite")
     low, high = (None, None)
     if resampled is not None:
         low, high = (float(each) for each in np.quantile(resampled, (0.025, 0.975)))

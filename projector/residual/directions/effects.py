@@ -1,12 +1,12 @@
 """The causal test: a direction is added to the stream and projected out of it, compared with random
 ones.
 
-Both are done at every position, at the place where the direction was measured; tokens whose norm
-there is many times the median are left as they are.
+Both changes are made at every position, at the point where the direction was measured; tokens with
+a norm many times the median are left unchanged.
 
-Two kinds of control have the direction's norm. Random directions are drawn evenly over the whole
-space, and lie almost wholly outside of what the stream varies along. Differences of means under
-permuted labels lie where it does vary, and know nothing of the sets.
+Two kinds of controls have the direction's norm. Random directions are uniform over the whole space,
+and lie almost entirely outside the directions along which the stream varies. Differences of means
+under permuted labels lie within these directions, but are unrelated to the sets.
 """
 
 # ruff: noqa: PT028 - no test of this program, but of a direction
@@ -54,7 +54,7 @@ _DEPTHS = (1 / 3, 1 / 2, 2 / 3)
 
 
 def choose_layers(architecture: Architecture) -> tuple[int, ...]:
-    """The layers behind which a third, a half and two thirds of the blocks have run."""
+    """The layers after which a third, a half and two thirds of the blocks have run."""
     n = len(architecture.blocks)
     return tuple(sorted({max(0, round(n * share) - 1) for share in _DEPTHS}))
 
@@ -75,37 +75,34 @@ def test_directions(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Directions, tuple[Effect, ...]]:
-    """Find the direction of every layer, and test that of some on prompts it was not made of.
+    """Find the direction of every layer, and test some of them on held-out prompts.
 
-    The difference of means is added once and taken away once (scale 1 and −1), and projected out;
-    so are two kinds of control of the same norm: random directions, drawn evenly over all, and the
-    difference of means under permuted labels. The opposite of such a direction is as likely, so one
-    run of each stands for both signs. The effect is on
-    the log-perplexity of each set's held-out prompts, of whose tokens the first 32 are read; or on
-    the log-probability of given continuations after them.
+    The difference of means is added with scales 1 and −1, and projected out. The same is done with
+    two kinds of controls of the same norm: uniform random directions, and the difference of means
+    under permuted labels. The opposite of a control is equally likely, so one run serves for both
+    signs. The effect is measured on the log-perplexity of each set's held-out prompts, over their
+    first 32 tokens, or on the log-probability of given continuations after them.
 
-    Costs 3 + 2 · (``n_random`` + ``n_permuted``) runs of ``max_tokens`` tokens through the blocks
-    behind each of ``layers``.
+    This costs 3 + 2 · (``n_random`` + ``n_permuted``) runs of ``max_tokens`` tokens through the
+    blocks after each of ``layers``.
 
     Args:
         sets: see :class:`projector.residual.contrast.prompts.PromptSets`.
-        rows_of: gives the prompts' vectors behind a layer, (n_positive, H) and (n_negative, H); see
-            :func:`projector.residual.contrast.states.collect_states`.
-        layers: whose direction is tested; behind a third, a half and two thirds of the depth by
-            default.
-        at: what of a prompt the rows are: its ``last`` token, or the ``mean`` of its tokens.
-        continuations: texts that may follow each prompt, each with its space.
-        n_prompts: the most that are held out: half of them of each set, at most 32 and at most a
-            quarter of the set, whole groups at a time.
-        n_random: how many random directions there are. n_permuted: how many of permuted labels.
-        max_tokens: the most tokens that are tested, of both sets together.
-        keep_outliers: change the stream at tokens with outlying norms too. A direction that is
-            projected out of a model's first token may change what every other token rests on,
-            whatever the direction.
+        rows_of: returns the prompts' vectors after a layer, (n_positive, H) and (n_negative, H);
+            see :func:`projector.residual.contrast.states.collect_states`.
+        layers: the layers to test; after a third, a half and two thirds of the depth by default.
+        at: what the rows are: a prompt's ``last`` token, or the ``mean`` over its tokens.
+        continuations: texts that may follow each prompt, each with its leading space.
+        n_prompts: largest number of held-out prompts: half from each set, at most 32 and at most a
+            quarter of the set, in whole groups.
+        n_random: number of random directions. n_permuted: number of directions of permuted labels.
+        max_tokens: largest number of tokens to test, over both sets.
+        keep_outliers: change the stream at tokens with outlying norms too. Projecting any direction
+            out of a model's first token may affect every other token, because it is an attention
+            sink.
 
-    Returns:
-        The directions, (H,) each, of the prompts that are not held out: these are tested. And the
-        effects, by layer; where there can be none, their ``reason`` says why.
+    Returns: The directions, (H,) each, from the prompts that are not held out; and the effects by
+        layer, with a ``reason`` if there are none.
 
     Raises:
         SettingError: on ``at``, ``layers``, ``n_prompts``, ``n_random``, ``n_permuted`` or
@@ -217,11 +214,11 @@ def _tails(subject: Subject, continuations: Sequence[str] | None) -> list[Tail]:
 
 
 def check_room(subject: Subject, sets: Sets, continuations: Sequence[str] | None) -> None:
-    """Raise an error if a continuation can't follow every prompt; nothing is run.
+    """Raise an error if a continuation can't follow every prompt; the model isn't run.
 
     Raises:
-        SettingError: on ``continuations``, if there is none, one has no token, or one behind the
-            longest prompt is beyond the model's context.
+        SettingError: on ``continuations``, if the list is empty, one has no token, or one exceeds
+            the model's context after the longest prompt.
         UserError: if a prompt can't be read.
     """
     if continuations is None:
@@ -241,7 +238,7 @@ def _check_length(
             "continuations",
             tail.text,
             f"does not fit after every prompt: it has {len(tail.ids):,} tokens, the longest "
-            f"prompt {longest:,}, and the model takes {most:,}",
+            f"prompt {longest:,}, and the model's context is {most:,}",
             "give a shorter one, or leave out long prompts",
         )
 

@@ -1,4 +1,4 @@
-"""The direction of each layer: the difference of two sets' means, and random ones as controls."""
+"""The direction of each layer: the difference of two sets' means, with random controls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RowsOf = Callable[[int, str], tuple[Tensor, Tensor]]
 def read_usual_norms(
     subject: Subject, ids: Sequence[Sequence[tuple[int, ...]]]
 ) -> dict[tuple[int, str], float]:
-    """The median norm of tokens behind each layer, of the first prompts of each set."""
+    """Measure the median norm of tokens after each layer, over the first prompts of each set."""
     readings = [Reading(layer, _STREAM) for layer in range(len(subject.architecture.blocks))]
     norms: list[Tensor] = []
     nothing = torch.zeros(0, dtype=torch.int64)
@@ -50,10 +50,11 @@ def measure_directions(
     keep_outliers: bool,
     seed: int,
 ) -> Directions:
-    """The directions of every layer's output, of the prompts that are not held out.
+    """Compute the direction of every layer's output from the prompts that are not held out.
 
-    A layer where both sets have the same mean has none. Means are taken in float64, over the same
-    rows as every other figure of the sets: one of outlying norm counts, and is counted.
+    A layer where both sets have the same mean has no direction. Means are computed in float64, over
+    the same rows as every other figure of the sets; rows with outlying norms are included, and
+    their number is recorded.
     """
     vectors: dict[tuple[int, str], Tensor] = {}
     is_long = [torch.zeros(len(each), dtype=torch.bool) for each in _fit(split)]
@@ -89,7 +90,9 @@ def measure_directions(
 
 
 def fit_rows(rows_of: RowsOf, layer: int, split: Split) -> tuple[Tensor, Tensor]:
-    """(n_fit_positive, H) and (n_fit_negative, H) float64 on the CPU, of a layer's output."""
+    """The rows of a layer's output that the direction is fitted on, (n_fit_positive, H) and
+    (n_fit_negative, H) float64 on the CPU.
+    """
     rows = rows_of(layer, _STREAM)
     positive, negative = (
         each[torch.tensor(numbers)].double().cpu()
@@ -103,7 +106,7 @@ def _fit(split: Split) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def random_directions(vector: Tensor, n: int, seed: int) -> Tensor:
-    """(n, H) float32: directions drawn evenly over all, of the norm of ``vector`` (H,)."""
+    """Draw uniform random directions, (n, H) float32, with the norm of ``vector`` (H,)."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(n, len(vector), generator=generator, dtype=torch.float64)
     norm = vector.double().norm()
@@ -117,19 +120,19 @@ def permuted_directions(
     n: int,
     seed: int,
 ) -> Tensor:
-    """Differences of means under permuted labels, of the norm of ``vector``.
+    """Draw differences of means under permuted labels, with the norm of ``vector``.
 
-    What is permuted is each row less its set's mean (Freedman and Lane 1983, doi:10.2307/1391660):
-    the rows themselves would bring a part of the difference of means into each draw, which their
-    new length would make large.
+    The rows are permuted after subtracting their set's mean (Freedman and Lane 1983,
+    doi:10.2307/1391660). Otherwise each draw would contain a part of the difference of means, which
+    scaling to the norm would enlarge.
 
     Args:
         rows: (n_positive, H) and (n_negative, H).
-        groups: of the rows: those of one group are permuted together.
+        groups: groups of the rows; rows of a group are permuted together.
         vector: (H,).
 
     Returns:
-        (n, H) float32; (0, H) where the rows of a set do not differ.
+        (n, H) float32; (0, H) if the rows of a set don't differ.
     """
     both = torch.cat([each.double().cpu() - each.double().cpu().mean(dim=0) for each in rows])
     labels = np.arange(len(both)) < len(rows[0])

@@ -1,4 +1,4 @@
-"""What the causal test of a direction finds, and which prompts it is tested on."""
+"""Results of the causal test of a direction, and the choice of test prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_SHARE, _MOST_PROMPTS = 0.25, 32
 
 
 class Sets(Protocol):
-    """Two sets of prompts, as :mod:`projector.residual.contrast.prompts` makes them."""
+    """Two sets of prompts, as in :mod:`projector.residual.contrast.prompts`."""
 
     @property
     def name(self) -> str: ...
@@ -35,29 +35,28 @@ class Sets(Protocol):
 
 @dataclass(frozen=True)
 class Effect:
-    """What one change to the stream does to one set's held-out prompts.
+    """The effect of one change to the stream on one set's held-out prompts.
 
     Attributes:
         layer, stream: where the direction was measured, and the stream is changed.
         change: ``added`` or ``ablated`` (projected out), at every position.
-        scale: what multiplied the difference of means that was added; None if it was ablated.
-        norm: ‖difference of means‖, that of the random directions too.
-        set: ``positive``, ``negative``; or ``difference``, the negative set's
-            log-perplexity minus the positive set's. Where its effect is above 0, the change favours
-            the positive set.
-        measure: ``log-perplexity``, in nats a token; or ``log-probability`` of ``continuation``
+        scale: factor of the added difference of means; None if it was ablated.
+        norm: ‖difference of means‖, also the norm of the random directions.
+        set: ``positive``, ``negative``; or ``difference``, the negative set's log-perplexity minus
+            the positive set's. An effect above 0 means that the change favours the positive set.
+        measure: ``log-perplexity``, in nats per token; or ``log-probability`` of ``continuation``
             after each prompt, in nats.
-        continuation: the text whose probability is measured; None for perplexity.
-        plain: the measure with the stream as it is. value: with the change.
+        continuation: the text to measure the probability of; None for perplexity.
+        plain: the measure with the unchanged stream. value: the measure with the change.
         effect: ``value`` − ``plain``. effect_low, effect_high: its 95 % bootstrap interval over
-            groups of prompts, which are drawn once for both sets; None for fewer than two.
-        random: the effect of each random direction, drawn evenly over all.
-        n_prompts, n_tokens: how many the measure is of.
-        reason: why there is none; None if there is one.
-        permuted: the effect of each direction of permuted labels: what the difference of means
-            becomes where the prompts' deviations from their set's mean are dealt to the sets at
-            random, of the same norm.
-        n_groups: how many groups the prompts are of.
+            groups of prompts, with the same draws for both sets; None for fewer than two groups.
+        random: the effect of each uniform random direction.
+        n_prompts, n_tokens: number of prompts and tokens in the measure.
+        reason: why there is no effect; None if there is one.
+        permuted: the effect of each direction of permuted labels: the difference of means after the
+            prompts' deviations from their set's mean are assigned to the sets at random, scaled to
+            the same norm.
+        n_groups: number of groups of the prompts.
     """
 
     layer: int
@@ -89,10 +88,10 @@ class Effect:
     def exceeds_random(self) -> bool | None:
         """Whether the effect is larger in size than that of every random direction.
 
-        This tells the direction from those of the whole space. The stream varies along few of
-        them, and a random one lies almost wholly outside, so that projecting it out changes
-        little: any direction along which prompts differ may do more, whatever the sets.
-        ``exceeds_permuted`` tells it from those.
+        This compares it with directions of the whole space. The stream varies along few of them,
+        and a random direction lies almost entirely outside these, so projecting it out changes
+        little. Any direction along which prompts differ may have a larger effect, even if it is
+        unrelated to the sets; ``exceeds_permuted`` compares with those.
         """
         return self._exceeds(self.random)
 
@@ -105,7 +104,8 @@ class Effect:
     def exceeds_permuted(self) -> bool | None:
         """Whether the effect is larger in size than that of every direction of permuted labels.
 
-        These lie where the stream varies from prompt to prompt, and know nothing of the sets.
+        They lie in directions along which the stream varies between prompts, but are unrelated to
+        the sets.
         """
         return self._exceeds(self.permuted)
 
@@ -128,7 +128,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of the prompts that are tested, and of those that make the direction, by set."""
+    """Indices of the test prompts, and of the prompts that the direction is fitted on, by set."""
 
     tested_positive: tuple[int, ...]
     tested_negative: tuple[int, ...]
@@ -144,13 +144,13 @@ def split_prompts(
     max_tokens: int,
     seed: int,
 ) -> Split:
-    """Hold prompts out, whole groups at a time: at most a quarter of each set, and 32.
+    """Hold out prompts in whole groups: at most a quarter of each set, and at most 32.
 
     Args:
-        n_tokens: how many tokens of each prompt are tested, of the positive and the negative set.
-        n_prompts: the most that are held out of both sets together.
-        max_tokens: the most tokens that are tested, of both sets together; a set is tested on at
-            least one prompt, whatever its length.
+        n_tokens: number of tokens to test of each prompt, for the positive and the negative set.
+        n_prompts: largest number of held-out prompts over both sets.
+        max_tokens: largest number of tokens to test over both sets; a set is tested on at least one
+            prompt of any length.
     """
     groups = (sets.positive_groups, sets.negative_groups)
     limits = [min(int(_MOST_SHARE * len(each)), _MOST_PROMPTS, n_prompts // 2) for each in groups]

@@ -1,6 +1,6 @@
-"""A model's predictions on some texts while its stream is changed after a layer.
+"""A model's predictions on some texts with a changed stream after a layer.
 
-Only the blocks from that layer on are run again: what comes before them is the same.
+Only the blocks from that layer on are run again, because earlier blocks give the same results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TOLERANCE, _TOLERANCE_OF_HALVES = 1e-4, 2e-2
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids, of which those from ``first`` on are predicted; ``first`` is at least 1."""
+    """Token ids; those from ``first`` on are predicted, and ``first`` is at least 1."""
 
     ids: tuple[int, ...]
     first: int = 1
@@ -49,10 +49,10 @@ class _Batch:
 
 
 class Rerunner:
-    """A model that some texts were run through, to be run again from some layers on.
+    """A model that has run some texts, and can run them again from some layers on.
 
     Args:
-        layers: from which it may be run again.
+        layers: the layers to run again from.
 
     Raises:
         UserError: if the model is an encoder, or has no head that predicts the next token.
@@ -69,10 +69,11 @@ class Rerunner:
             self._is_whole = {layer: not self._resumes(layer) for layer in self._layers}
 
     def run(self, layer: int, interventions: Sequence[Intervention]) -> Tensor:
-        """−log probability of what each text predicts, (n_texts,) float64, in nats.
+        """Run the texts; returns −log probability of the predicted tokens of each, (n_texts,)
+        float64, in nats.
 
         Args:
-            interventions: on what the block at ``layer``, or a later one, takes or gives.
+            interventions: changes to inputs or outputs of the block at ``layer`` or of later ones.
         """
         with torch.no_grad(), evaluating(self._subject.model), intervene(interventions):
             if self._is_whole[layer]:

@@ -1,8 +1,8 @@
 """Generation with a direction added to the stream, compared with none and with a random one.
 
-Activation addition (Turner et al. 2023, arXiv:2308.10248): at each token, of the prompt and of what
-follows, a multiple of the direction is added where it was measured. Generation is greedy, so that
-the same prompt gives the same text.
+Activation addition (Turner et al. 2023, arXiv:2308.10248): at each token of the prompt and of the
+continuation, a multiple of the direction is added at the point where it was measured. Generation is
+greedy, so the same prompt gives the same text.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from projector.residual.outliers import TIMES_USUAL
 from projector.residual.subject import Subject
 
 _STREAM = "resid_post"
-_ONE_TOKEN = "the prompt has one token, and nothing predicts it"
+_ONE_TOKEN = "the prompt has one token only, and nothing predicts it"
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model adds to a prompt, greedily.
+    """A greedy continuation of a prompt.
 
     Attributes:
-        change: ``none``, ``direction`` or ``random``: what is added to the stream.
-        ids: the tokens that follow the prompt; the last may be the one that ends a text.
-        text: theirs, special tokens left out.
-        log_perplexity: of the prompt itself, in nats a token; None for a prompt of one token.
+        change: the vector added to the stream: ``none``, ``direction`` or ``random``.
+        ids: the tokens after the prompt; the last one may be the end-of-text token.
+        text: their text, without special tokens.
+        log_perplexity: log-perplexity of the prompt itself, in nats per token; None for a prompt of
+            one token.
     """
 
     change: str
@@ -52,18 +53,19 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Steered:
-    """A prompt continued without a direction, with it, and with a random one of the same norm.
+    """A prompt continued without a direction, with it, and with a random direction of the same
+    norm.
 
     Attributes:
         model: its identifier.
-        prompt: the text of the prompt's tokens. prompt_ids: the tokens.
+        prompt: the text of the prompt's tokens. prompt_ids: the token ids.
         layer, stream: where the direction is added.
-        scale: what multiplies it.
+        scale: factor of the direction.
         norm: ‖direction‖. usual_norm: the median norm of tokens there.
-        pair: the sets that the direction is of. positive_name, negative_name: theirs.
-        continuations: the three, in this order.
-        reason: why there is no perplexity of the prompt; None if there is one.
-        notes: what to know before the texts are believed.
+        pair: name of the pair of sets. positive_name, negative_name: names of the two sets.
+        continuations: the three continuations, in this order.
+        reason: why the prompt has no perplexity; None if it has one.
+        notes: caveats for reading the texts.
     """
 
     model: str
@@ -83,17 +85,17 @@ class Steered:
 
     @property
     def plain(self) -> Continuation:
-        """Without the direction."""
+        """The continuation without the direction."""
         return self.continuations[0]
 
     @property
     def steered(self) -> Continuation:
-        """With the direction."""
+        """The continuation with the direction."""
         return self.continuations[1]
 
     @property
     def random(self) -> Continuation:
-        """With a random direction of the same norm."""
+        """The continuation with a random direction of the same norm."""
         return self.continuations[2]
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,30 +120,28 @@ def steer(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Steered:
-    """Continue a prompt with a saved direction added to the stream behind a layer.
+    """Continue a prompt with a saved direction added to the stream after a layer.
 
-    Tokens whose norm there is many times the median, such as a model's first, are left as they are
-    (:meth:`Directions.most_norm`), in the prompt and in what follows.
+    Tokens with a norm many times the median, such as a model's first token, are left unchanged
+    (:meth:`Directions.most_norm`), in the prompt and in the continuation.
 
     Args:
-        model: a name that :func:`projector.model.loading.load_model` takes, or a subject.
-        prompt: text, before which the model's first special token is put; or token ids as the
-            model takes them.
-        direction: directions, or a folder that holds some; see :func:`find_directions`.
-        layer: whose direction, and behind which it is added.
-        scale: how many times the difference of means is added; negative to go towards the negative
-            set.
-        chat: put the prompt through the model's chat template, as a user's turn.
-        n_new: how many tokens are added at most.
-        seed: of the random direction.
+        model: a name for :func:`projector.model.loading.load_model`, or a subject.
+        prompt: text, to which the model's first special token is prepended; or token ids of the
+            model.
+        direction: directions, or a folder with directions; see :func:`find_directions`.
+        layer: the layer of the direction, after which it is added.
+        scale: factor of the difference of means; negative values lead towards the negative set.
+        chat: apply the model's chat template to the prompt, as a user's turn.
+        n_new: largest number of tokens to add.
+        seed: seed of the random direction.
 
     Raises:
-        SettingError: on ``scale``, if it is not a finite number, or so large that the model gives
-            logits that are not finite; on ``layer``, if there is no
-            direction of it; on ``n_new`` or ``seed``; on ``direction``, if it is none, or another
-            model's.
-        UserError: for an encoder, a prompt that with what is added is longer than the context, a
-            chat without a template, or a model whose logits are not finite as it is.
+        SettingError: on ``scale``, if it isn't finite, or so large that logits aren't finite; on
+            ``layer``, if it has no direction; on ``n_new`` or ``seed``; on ``direction``, if it is
+            invalid, or belongs to another model.
+        UserError: for an encoder, a prompt that exceeds the context with the added tokens, a chat
+            without a template, or a model with non-finite logits.
     """
     check_steering(scale=scale, n_new=n_new, seed=seed)
     check_text("prompt", prompt if isinstance(prompt, str) else None)
@@ -211,7 +211,7 @@ def _notes(added: float, usual: float) -> tuple[str, ...]:
         return ()
     times = f"{added / usual:.3g}" if usual else "infinitely many"
     return (
-        f"The added vector is {times} times as long as tokens usually are there, so little is "
+        f"The added vector is {times} times as long as the median token there, so little is "
         "left of the prompt: the text shows the effect of the direction alone. Give a smaller "
         "scale.",
     )
@@ -230,9 +230,10 @@ def _not_finite(subject: Subject, scale: float | None) -> UserError:
 
 
 def check_direction(direction: Directions | Path | str, layer: int) -> None:
-    """Raise a UserError on ``direction`` if a folder holds none, or on ``layer`` if none is of it.
+    """Raise a UserError on ``direction`` if a folder holds no directions, or on ``layer`` if it has
+    none.
 
-    No model is needed for that.
+    This needs no model.
     """
     found = [direction] if isinstance(direction, Directions) else list_directions(direction)
     if not any((layer, _STREAM) in each.vectors for each in found):
@@ -240,7 +241,7 @@ def check_direction(direction: Directions | Path | str, layer: int) -> None:
 
 
 def check_steering(*, scale: float, n_new: int, seed: int) -> None:
-    """Raise a SettingError on one of these that no model can be steered with."""
+    """Raise a SettingError on a value that is invalid for every model."""
     if not is_number(scale) or not math.isfinite(scale):
         raise SettingError("scale", scale, "is not a finite number", "give one such as 1 or -0.5")
     check_least("n_new", n_new, 1)
@@ -255,17 +256,16 @@ def generate(
     *,
     use_cache: bool = True,
 ) -> tuple[list[int], float | None]:
-    """Continue a prompt greedily while its stream is changed.
+    """Continue a prompt greedily with a changed stream.
 
     Args:
-        use_cache: keep keys and values of what was read; without it, all is read for each token.
+        use_cache: cache keys and values; otherwise the whole text is processed for each token.
 
-    Returns:
-        The tokens that are added, until one that ends a text; and −log probability of the
-        prompt's tokens from the second on, in nats a token, None if there is no second.
+    Returns: The added tokens, up to an end-of-text token; and −log probability of the prompt's
+        tokens from the second on, in nats per token, None if there is no second token.
 
     Raises:
-        ArithmeticError: if a logit is not finite.
+        ArithmeticError: if a logit isn't finite.
     """
     model: Any = subject.model
     ends = _ending_tokens(model)
@@ -328,6 +328,6 @@ def _check_room(subject: Subject, n_tokens: int, n_new: int) -> None:
             "n_new",
             n_new,
             f"does not fit in the context: the prompt has {n_tokens:,} tokens, and the model "
-            f"takes {most:,}",
+            f"has a context of {most:,}",
             f"give {most - n_tokens:,} at most" if n_tokens < most else "shorten the prompt",
         )

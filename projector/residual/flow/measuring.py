@@ -1,8 +1,8 @@
-"""How the residual stream grows over the layers, and what each part of each block adds to it.
+"""Measure how the residual stream grows over the layers, and how much each part of each block adds.
 
-Norms are Euclidean, of one token's vector in the stream, and are averaged over tokens. One pass
-over the text gives everything; what is kept of a batch is a few numbers for each layer and token,
-and the blocks' updates, until the batch is done.
+Norms are Euclidean norms of one token's vector in the stream, averaged over tokens. This takes one
+pass over the text. For each batch, a few numbers per layer and token are kept, and the blocks'
+updates until the batch is done.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ _SHARES = ("attention_share", "mlp_share", "bias_share", "along_stream")
 def shuffled_successive(
     cosines: Tensor, n_draws: int = N_DRAWS, seed: int = 0
 ) -> SuccessiveUpdates | None:
-    """The mean cosine of neighbours in (L, L) ``cosines``, beside that of random orders.
+    """The mean cosine of successive layers in (L, L) ``cosines``, compared with random orders.
 
-    Only the order changes: the updates are the same. The model's own order, forwards or backwards,
-    has the same neighbours, and is not drawn. None if L < 3: there is no other.
+    Only the order changes; the updates are the same. The model's own order, forwards or backwards,
+    has the same neighbours and is excluded. The result is None if L < 3, because there is no other
+    order.
     """
     n = len(cosines)
     if n < 3:
@@ -166,13 +167,13 @@ def measure_flow(
     """Run the model over batches of text once, and measure how its stream grows.
 
     Args:
-        batches: which tokens count is told by their ``keep``.
-        leave_outliers_out: take means without tokens whose norm is many times the usual one, in
-            whatever layer; see :func:`projector.residual.outliers.find_outliers`.
-        n_draws: random orders of layers for the control.
+        batches: batches of text; ``keep`` marks the tokens that count.
+        leave_outliers_out: compute means without tokens that have a norm many times the median in
+            any layer; see :func:`projector.residual.outliers.find_outliers`.
+        n_draws: number of random orders of layers for the control.
 
     Raises:
-        UserError: if a sum does not close, or no token counts.
+        UserError: if a sum doesn't close, or no token counts.
     """
     n_layers = len(subject.architecture.blocks)
     sums = _Sums(n_layers)
@@ -180,7 +181,7 @@ def measure_flow(
     for batch in batches:
         norms = _add_batch(subject, batch, sums, leave_outliers_out)
     if not sums.n_tokens:
-        raise UserError("no token is left to take means over: give more text")
+        raise UserError("no token is left to average over: give more text")
     cosines = (sums.cosines / max(1, sums.n_cosines)).float()
     layout = subject.layout
     return Flow(
@@ -209,8 +210,9 @@ def measure_flow(
 
 
 def prompt_batch(subject: Subject, ids: Sequence[int]) -> Batch:
-    """A prompt as a batch of one sequence. A causal model's first token does not count, unless it
-    is the only one."""
+    """A prompt as a batch of one sequence. A causal model's first token doesn't count, unless it is
+    the only one.
+    """
     tokens = torch.tensor([list(ids)], dtype=torch.int64)
     keep = torch.ones_like(tokens, dtype=torch.bool)
     keep[:, 0] = not subject.architecture.is_causal or len(ids) == 1
@@ -218,7 +220,7 @@ def prompt_batch(subject: Subject, ids: Sequence[int]) -> Batch:
 
 
 def batch_size_for(subject: Subject, sequence_length: int) -> int:
-    """How many sequences run at once, so that the updates held stay within bounds."""
+    """The number of sequences per batch that keeps the memory for updates within bounds."""
     per_token = len(subject.architecture.blocks) * subject.architecture.n_hidden
     return max(1, min(16, _NUMBERS_AT_ONCE // (per_token * sequence_length)))
 
@@ -282,8 +284,8 @@ def _check_heads(errors: dict[int, float], tolerance: float, sums: _Sums) -> Non
     for layer, error in errors.items():
         if not error <= tolerance:
             raise UserError(
-                f"the heads of layer {layer} do not sum to what its attention adds: they are off "
-                f"by {error:.1e} of their norms' sum; rounding explains at most {tolerance:.0e}"
+                f"the heads of layer {layer} don't sum to its attention's output: the error is "
+                f"{error:.1e} of their norms' sum; rounding explains at most {tolerance:.0e}"
             )
         sums.heads_error = max(error, sums.heads_error or 0.0)
 

@@ -8,20 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LayerFlow:
-    """Means over tokens of one layer. Parts that the block lacks are None.
+    """Means over tokens for one layer. Parts that the block lacks are None.
 
     Attributes:
-        before: norm of the stream that the block reads.
-        after: norm of the stream after it.
-        update: norm of all that its parts add.
-        attention, mlp: norms of what these add, without biases.
-        attention_bias, mlp_bias: norms of what output biases add.
-        attention_share, mlp_share, bias_share: ⟨part, update⟩ / ‖update‖²: how much of the update
-            each part makes up; they sum to 1, and one may be negative.
-        along_stream: cosine of the update and the stream before it: above 0 if it adds to what
-            is there, below 0 if it takes away.
+        before: norm of the stream before the block.
+        after: norm of the stream after the block.
+        update: norm of the block's whole update.
+        attention, mlp: norms of their additions, without biases.
+        attention_bias, mlp_bias: norms of the additions of output biases.
+        attention_share, mlp_share, bias_share: ⟨part, update⟩ / ‖update‖²: the share of each part
+            in the update; they sum to 1, and may be negative.
+        along_stream: cosine of the update and the stream before it: above 0 if it adds to the
+            stream, below 0 if it removes from it.
         next_cosine: cosine of this update and the next layer's; None in the last.
-        heads: norm of what each head adds; None if attention can't be split into heads.
+        heads: norm of each head's addition; None if attention can't be split into heads.
     """
 
     layer: int
@@ -42,7 +42,7 @@ class LayerFlow:
 
 @dataclass(frozen=True)
 class EmbeddingFlow:
-    """One part of what the first block reads, and its norm, a mean over tokens."""
+    """One part of the first block's input, and the mean over tokens of its norm."""
 
     name: str
     norm: float
@@ -50,13 +50,13 @@ class EmbeddingFlow:
 
 @dataclass(frozen=True)
 class SuccessiveUpdates:
-    """Cosine of the updates of layers that follow one another, beside that of shuffled layers.
+    """Cosine of the updates of successive layers, compared with shuffled layers.
 
     Attributes:
-        mean: over pairs of neighbours, in the model's order.
-        shuffled_mean, shuffled_least, shuffled_most: of the same mean, over ``n_draws`` random
-            orders of the layers.
-        percentile: how many of 100 random orders have a mean below the model's own, in [0, 100].
+        mean: mean over successive layers in the model's order.
+        shuffled_mean, shuffled_least, shuffled_most: mean, minimum and maximum of the same over
+            ``n_draws`` random orders of the layers.
+        percentile: percentage of random orders with a mean below the model's own, in [0, 100].
     """
 
     mean: float
@@ -69,16 +69,16 @@ class SuccessiveUpdates:
 
 @dataclass(frozen=True)
 class OutlierToken:
-    """A token whose norm is many times the usual one.
+    """A token with a norm many times the median.
 
     Attributes:
         token: its id.
-        text: what it spells.
+        text: its text.
         is_first: whether it is the first of its sequence.
-        layer: the layer after which it is furthest out; −1 stands for before the first.
+        layer: the layer after which it is most extreme; −1 means before the first layer.
         times_usual: its norm there, divided by the median over tokens of its batch; None if it
-            is not finite.
-        n: how many outlying tokens have this id, and are or are not the first.
+            isn't finite.
+        n: number of outlying tokens with this id and the same ``is_first``.
     """
 
     token: int
@@ -94,26 +94,28 @@ class Flow:
     """How the stream grows.
 
     Attributes:
-        rows: one a layer.
-        embedding: parts of what the first block reads.
-        successive: None for a model of fewer than three layers, whose order can't be shuffled.
-        cosines: (L, L), mean cosine between the updates of every two layers.
-        n_tokens: over which means are taken.
-        n_sequences: how many sequences they come from.
-        n_skipped: tokens at the start of sequences that are not among them.
-        n_outlying: tokens with an outlying norm, the skipped ones included.
-        n_left_out: those of them that means leave out and would count otherwise.
-        outliers: the furthest out of them, one for each token id, first tokens apart.
-        outliers_left_out: whether they are left out of all means.
-        norms: (L + 1, T) norms of the stream before and after each layer; of a single sequence
-            alone, else None.
+        rows: one per layer.
+        embedding: parts of the first block's input.
+        successive: cosines of successive updates; None for a model with fewer than three layers,
+            which can't be shuffled.
+        cosines: (L, L), mean cosine between the updates of each pair of layers.
+        n_tokens: number of tokens in the means.
+        n_sequences: number of their sequences.
+        n_skipped: number of tokens at the start of sequences that are not included.
+        n_outlying: number of tokens with an outlying norm, including skipped ones.
+        n_left_out: number of those that means leave out and that would otherwise count.
+        outliers: the most extreme of them, one for each token id, with separate entries for first
+            tokens.
+        outliers_left_out: whether outliers are left out of all means.
+        norms: (L + 1, T), norms of the stream before and after each layer for a single sequence;
+            otherwise None.
         additivity_error: the largest relative error of the sum of all parts so far, over all
-            tokens and streams, without what half precision rounds off.
-        step_error: the largest of a single sum, from the stream before it.
-        worst: where that is.
+            tokens and streams, without half-precision rounding.
+        step_error: the largest error of a single sum, from the stream before it.
+        worst: the place of this error.
         heads_error: the largest ‖Σ heads + bias − attention‖ / (Σ ‖heads‖ + ‖bias‖) over tokens and
             layers; None if no layer has heads that can be split.
-        per_block_reason: why no running sum goes through the model; None if one does.
+        per_block_reason: why the model has no running sum; None if it has one.
     """
 
     rows: tuple[LayerFlow, ...]

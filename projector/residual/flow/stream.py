@@ -1,4 +1,4 @@
-"""Everything that ``projector stream`` measures of a model on a prompt or a corpus."""
+"""All measurements of ``projector stream`` for a model on a prompt or a corpus."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ MAX_TOKENS = 20_000
 
 @dataclass(frozen=True)
 class Stream:
-    """How a model's stream grows, and what it predicts without attention.
+    """How a model's stream grows, and its predictions without attention.
 
     Attributes:
         model: its name.
-        text: the prompt's tokens, in order; None of a corpus.
-        corpus: the corpus' name; None of a prompt.
-        corpus_sha256: hash of its documents.
-        notes: what was drawn or cut of the corpus; for people.
-        zero_layer: of a corpus; None of a prompt, or where ``zero_layer_reason`` says why.
-        alone: of a prompt: what each of its tokens predicts alone; empty if that can't be.
+        text: the prompt's tokens, in order; None for a corpus.
+        corpus: the corpus's name; None for a prompt.
+        corpus_sha256: hash of the corpus's documents.
+        notes: remarks about parts of the corpus that were drawn or cut.
+        zero_layer: zero-layer paths on a corpus; None for a prompt, or if ``zero_layer_reason`` is
+            set.
+        alone: for a prompt, the predictions from each single token; empty if there are none.
         zero_layer_reason: why the model has no zero-layer paths to logits; None if it has.
     """
 
@@ -63,12 +64,12 @@ class Stream:
         return self.flow.additivity_error
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """The output of ``--json``."""
         return asdict(self) | {"additivity_error": self.additivity_error}
 
 
 def check_source(prompt: str | Sequence[int] | None, corpus: str | None) -> None:
-    """Raise a UserError unless there is either a prompt or a corpus, and it can be opened."""
+    """Raise a UserError unless exactly one of prompt and corpus is given and can be opened."""
     if (prompt is None) == (corpus is None):
         both = f"{named('prompt')} or {named('corpus')}"
         problem = "no text is given" if prompt is None else "two texts are given"
@@ -92,20 +93,20 @@ def stream(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Stream:
-    """How the stream grows over a prompt or a corpus, and its zero-layer paths.
+    """Measure how the stream grows on a prompt or a corpus, and its zero-layer paths.
 
     Args:
         model: a model's name, or a subject.
-        prompt: a text, or token ids as the model takes them; or
+        prompt: a text, or token ids of the model; or
         corpus: see :func:`projector.corpus.sources.read_documents`.
-        chat: put the prompt through the model's chat template.
-        max_tokens: most tokens of the corpus; None for all.
-        sequence_length: tokens of the corpus that the model reads at once.
-        keep_outliers: count tokens with an outlying norm in means too.
-        n_shuffles: how often a corpus' second tokens are shuffled, for the control.
+        chat: apply the model's chat template to the prompt.
+        max_tokens: largest number of tokens of the corpus to read; None for all.
+        sequence_length: tokens per sequence of the corpus.
+        keep_outliers: include tokens with an outlying norm in means.
+        n_shuffles: number of shuffles of a corpus's second tokens, for the control.
 
     Raises:
-        UserError: for anything that can't be done, such as a model whose sums do not close.
+        UserError: for anything that isn't possible, such as a model with sums that don't close.
     """
     check_source(prompt, corpus)
     check_numbers(

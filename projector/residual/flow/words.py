@@ -1,4 +1,4 @@
-"""What is found of a stream, in sentences: the same on the terminal and in a report."""
+"""The results of a stream in sentences, the same on the terminal and in a report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_NAMED = 6
 
 
 def number(value: float | None, form: str = ".2f") -> str:
-    """A number with a minus as it is printed, and 0 without a sign; a dash where there is none."""
+    """Format a number with a typographic minus, and 0 without a sign; a dash for None."""
     if value is None:
         return "–"
     text = format(value, form)
@@ -33,7 +33,7 @@ def number(value: float | None, form: str = ".2f") -> str:
 
 
 def tokens_words(flow: Flow) -> str:
-    """Over which tokens means are taken."""
+    """Describe the tokens in the means."""
     text = f"Means over {flow.n_tokens:,} {_plural(flow.n_tokens, 'token')}"
     if flow.n_sequences > 1:
         text += f" of {flow.n_sequences:,} sequences"
@@ -47,7 +47,7 @@ def tokens_words(flow: Flow) -> str:
 
 
 def closing_words(flow: Flow) -> str:
-    """How well the sums close."""
+    """Describe how well the sums close."""
     if flow.per_block_reason is None:
         what = "The parts sum to the stream after every block; the largest relative error is"
     else:
@@ -61,7 +61,7 @@ def closing_words(flow: Flow) -> str:
 
 
 def heads_words(flow: Flow) -> str:
-    """Which heads add most, and how well heads sum to attention; "" for no heads."""
+    """Describe which heads add most, and how well heads sum to attention; "" for no heads."""
     norms = [(v, row.layer, i) for row in flow.rows for i, v in enumerate(row.heads or ())]
     if not norms or flow.heads_error is None:
         return ""
@@ -80,7 +80,7 @@ def heads_words(flow: Flow) -> str:
 
 
 def successive_words(flow: Flow) -> str:
-    """How alike the updates of neighbouring layers are; "" for too few layers."""
+    """Describe how similar the updates of successive layers are; "" for too few layers."""
     found = flow.successive
     if found is None:
         return "The model has too few layers to shuffle them."
@@ -95,9 +95,9 @@ def successive_words(flow: Flow) -> str:
 
 
 def outlier_words(flow: Flow) -> str:
-    """Which tokens have an outlying norm, and what was done about them."""
+    """Describe the tokens with an outlying norm, and whether means include them."""
     if not flow.n_outlying:
-        return "No token's norm is many times the usual one."
+        return "No token's norm is many times the median."
     named = ", ".join(_outlier(each) for each in flow.outliers[:_MOST_NAMED])
     more = len(flow.outliers) - _MOST_NAMED
     named += f", and {more} more" if more > 0 else ""
@@ -119,7 +119,7 @@ def _outlier(each: OutlierToken) -> str:
 
 
 def zero_layer_words(found: ZeroLayer) -> tuple[str, ...]:
-    """What the scores say, a sentence or two each."""
+    """Describe the scores, in a sentence or two each."""
     lines = [
         f"{found.n_bigrams:,} bigrams of the text, with {found.n_first:,} different first tokens. "
         f"The entropy of what follows a token is {number(found.entropy)} nats on average.",
@@ -139,7 +139,7 @@ def _path_words(path: PathScore, unigram: PathScore) -> str:
 
 
 def layers_legend() -> str:
-    """What the columns of the table of layers are."""
+    """Explain the columns of the table of layers."""
     return (
         "before, update: norms of the stream that the layer reads and of all that it adds; share: "
         "how much of the update the part makes up; along: cosine of the update and the stream; "
@@ -148,7 +148,7 @@ def layers_legend() -> str:
 
 
 def scores_legend(found: ZeroLayer) -> str:
-    """What the columns of the table of zero-layer paths are."""
+    """Explain the columns of the table of zero-layer paths."""
     return (
         "agrees: share of bigrams whose first token has, as its top prediction, a token that "
         "follows it most often; right: share of bigrams whose second token is the top prediction; "
@@ -159,12 +159,12 @@ def scores_legend(found: ZeroLayer) -> str:
 
 
 def alone_legend() -> str:
-    """What the table of tokens alone shows."""
+    """Explain the table of predictions from single tokens."""
     return "Each token's top prediction from that token alone, and its probability."
 
 
 def symmetry_words(found: ZeroLayer) -> str:
-    """What the direct path can hold of which token comes second."""
+    """Describe whether the direct path can encode which token comes second."""
     measured = (
         f"measured asymmetry {number(found.asymmetry, '.1g')}, and "
         f"{number(found.asymmetry_shuffled, '.2f')} with the head's rows shuffled"

@@ -1,1 +1,1 @@
-"""What each attention head attends to, the kinds of head that follow, and what chance gives."""
+"""Kinds of attention heads, attention patterns, and their chance levels."""

@@ -1,4 +1,4 @@
-"""Kinds of attention head, the score that shows each, and all heads of a model scored."""
+"""Kinds of attention heads, their scores, and the scored heads of a model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MLP_COPYING_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of head.
+    """A kind of attention head.
 
     Attributes:
-        name: as in the rows: ``previous_token``.
-        title: as a person reads it: ``previous token``.
-        least: the score from which a head is called one, where it is beyond chance too.
-        shown_by: what the score is, in a few words.
+        name: the name in rows: ``previous_token``.
+        title: the displayed name: ``previous token``.
+        least: the lowest score of a head of this kind, which must also exceed chance.
+        shown_by: the score in a few words.
     """
 
     name: str
@@ -34,21 +34,21 @@ class Kind:
 PATTERN_KINDS = (
     Kind("previous_token", "previous token", 0.3, "attention to the token just before"),
     Kind("duplicate_token", "duplicate token", 0.3, "attention to the same token, further back"),
-    Kind("induction", "induction", 0.3, "attention to what followed the same token, further back"),
+    Kind("induction", "induction", 0.3, "attention to the token after an earlier same token"),
     Kind("beginning", "beginning of text", 0.5, "attention to the first position"),
 )
 COPYING = Kind(
     "copying",
     "copying",
     0.5,
-    "Σ λ / Σ |λ| of the eigenvalues of W_U W_OV W_E, W_U above its mean over tokens, since what "
-    "raises all logits alike copies nothing",
+    "Σ λ / Σ |λ| of the eigenvalues of W_U W_OV W_E, with W_U minus its mean over tokens, because "
+    "raising all logits equally copies nothing",
 )
 MLP_COPYING = Kind(
     "copying_through_mlps",
     "copying through MLPs",
     0.5,
-    "the same where the head reads what the MLPs before it make of a token's embedding, of the "
+    "the same if the head reads a token's embedding after the MLPs before it, for the "
     f"first {MLP_COPYING_TOKENS:,} tokens",
 )
 # By the weights.
@@ -60,10 +60,10 @@ KINDS = (*PATTERN_KINDS, *COPYING_KINDS)
 class HeadRow:
     """One head's scores, each with the share of random heads that score lower, in percent.
 
-    Scores of attention are means over tokens, from 0 to 1; those of copying are from −1 to 1. None
-    if one can't be computed; :attr:`Heads.reasons` tells why. ``copying`` takes W_U above its
-    mean over the tokens; ``copying_plain`` is the same score of W_U as it is, without a null.
-    ``kinds`` holds the names of all kinds that the head is of.
+    Scores of attention are means over tokens, from 0 to 1; scores of copying are from −1 to 1. A
+    score that can't be computed is None, with a reason in :attr:`Heads.reasons`. ``copying`` uses
+    W_U minus its mean over the tokens; ``copying_plain`` is the same score with W_U itself, without
+    a null. ``kinds`` holds the names of all kinds of the head.
     """
 
     layer: int
@@ -85,7 +85,7 @@ class HeadRow:
     kinds: tuple[str, ...]
 
     def score(self, kind: str) -> float | None:
-        """The score of a kind, by its name."""
+        """The score for a kind, by its name."""
         found: float | None = getattr(self, kind)
         return found
 
@@ -96,7 +96,7 @@ class HeadRow:
 
 
 def is_kind(kind: Kind, score: float | None, percentile: float | None) -> bool:
-    """Whether a score is high in itself, and beyond chance."""
+    """Whether a score is high and exceeds chance."""
     return (
         score is not None
         and percentile is not None
@@ -107,17 +107,17 @@ def is_kind(kind: Kind, score: float | None, percentile: float | None) -> bool:
 
 @dataclass(frozen=True)
 class Heads:
-    """All heads of a model, scored.
+    """The scores of all heads of a model.
 
     Attributes:
-        rows: one a head, by layer and head.
-        expected: for each kind, how many heads of a model would be called so if all its heads were
-            random ones: the mean over the draws, None if there are fewer than 100.
-        n_sequences, length, seed: of the random tokens: each sequence is ``length`` tokens, and
-            the same once more.
-        n_random: random heads that each head is compared with.
-        left_out: for each layer, what else shapes its attention logits than W_QK.
-        reasons: for what is missing, a layer's heads or a score, why.
+        rows: one per head, by layer and head.
+        expected: for each kind, the expected number of heads of this kind if all heads were random:
+            the mean over the draws, None for fewer than 100 draws.
+        n_sequences, length, seed: of the random tokens; each sequence is ``length`` tokens,
+            repeated once.
+        n_random: number of random heads that each head is compared with.
+        left_out: layer → names of the terms of its attention logits that W_QK leaves out.
+        reasons: reasons why heads of a layer or scores are missing.
     """
 
     rows: tuple[HeadRow, ...]
@@ -130,12 +130,12 @@ class Heads:
     reasons: tuple[str, ...]
 
     def of_kind(self, kind: str) -> list[HeadRow]:
-        """The heads of a kind, the highest score first."""
+        """The heads of a kind, highest score first."""
         found = [row for row in self.rows if kind in row.kinds]
         return sorted(found, key=lambda row: -(row.score(kind) or 0))
 
     def strongest(self, kind: str, n: int = 5) -> list[HeadRow]:
-        """The heads with the highest scores of a kind, whether or not they are of it."""
+        """The heads with the highest scores for a kind, even if they aren't of that kind."""
         found = [row for row in self.rows if row.score(kind) is not None]
         return sorted(found, key=lambda row: -(row.score(kind) or 0))[:n]
 

@@ -1,19 +1,19 @@
-"""Random heads with the same spectra: what scores chance gives, in the same model.
+"""Random heads with the same spectra, for the chance levels of scores in the same model.
 
-A head's queries are W_Q x, its keys W_K x. The random head keeps the singular values of both, and
-how its d coordinates are turned into one another; the directions of the stream that it reads are
-drawn anew, orthonormal and uniform over all directions (Haar): W_Q = U S Vᵀ becomes U S Fᵀ, and W_K
-likewise, with axes of its own. So W_QK has new axes on either side. A bias counts as the weight of
-one more input that is always 1, and is drawn with the others: else it would be the same in every
-random head.
+A head's queries are W_Q x, its keys W_K x. The random head keeps the singular values and the left
+singular vectors of both. The directions of the stream that it reads are drawn at random,
+orthonormal and uniform (Haar): W_Q = U S Vᵀ becomes U S Fᵀ, and W_K is changed in the same way with
+other random axes. W_QK thus has new axes on both sides. A bias is treated as the weight of an
+additional input that is always 1, and is randomised with the weights; otherwise it would be the
+same in every random head.
 
-The random head stands in the model's own attention, which is called with its weights: mask, rotary
-positions, ALiBi, norms of queries and keys, scale and softcap stay what they are, and it reads the
-model's own stream. What a head gets by position alone, such as attention to the first tokens under
-a causal mask, the random head gets too.
+The random weights are used in the model's own attention: mask, rotary positions, ALiBi, norms of
+queries and keys, scale and softcap are unchanged, and the input is the model's own stream. Effects
+of position alone, such as attention to the first tokens under a causal mask, occur in random heads
+too.
 
-For W_OV, both of its axes are drawn anew and its singular values kept. The same axes serve all
-heads of a draw: that correlates heads within a draw, not the draws of one head.
+For W_OV, the axes on both sides are random and the singular values are kept. All heads of a draw
+use the same axes. This correlates heads within a draw, but not the draws of one head.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from projector.residual.circuits.factors import Factors, random_axes
 
 
 class Axes:
-    """Random axes, the same for every head that asks with the same width and number."""
+    """Random axes, the same for every head with the same width and number of axes."""
 
     def __init__(self, n_draws: int, seed: int) -> None:
         self.n_draws, self.seed = n_draws, seed
         self._kept: dict[tuple[int, int, str], Tensor] = {}
 
     def draw(self, width: int, n_axes: int, which: str) -> Tensor:
-        """(n_draws, width, n_axes) float32, orthonormal columns.
+        """Draw axes, (n_draws, width, n_axes) float32, with orthonormal columns.
 
         Args:
-            which: draws of different names are independent.
+            which: name of the draw; different names give independent draws.
         """
         key = (width, n_axes, which)
         if key not in self._kept:
@@ -64,21 +64,21 @@ class Axes:
 
 
 class RandomHeads:
-    """A block's attention with its heads' axes drawn at random, draw by draw.
+    """A block's attention with random axes of its heads.
 
-    With W = C Qᵀ, C (d × d) and Q orthonormal, a random head's queries are C (Fᵀ x). So the block's
-    module is called with Fᵀ x of queries and keys in place of x, and with C in place of W: it gives
-    the pattern that W' = C Fᵀ and x give, and multiplies by d columns and not by H. The first draw
-    is computed in both ways, and where they differ, or the module does not take it, all draws are
-    computed with W' and x.
+    With W = C Qᵀ, C (d × d) and Q orthonormal, a random head's queries are C (Fᵀ x). The block's
+    module is therefore called with Fᵀ x instead of x and C instead of W, which gives the same
+    pattern as W' = C Fᵀ with x, but multiplies by d columns instead of H. The first draw is
+    computed in both ways; if they differ, or the module doesn't accept it, all draws are computed
+    with W' and x.
 
     Args:
         weights: the block's heads.
         tap: its attention module.
-        axes: of all blocks.
+        axes: the axes for all blocks.
 
     Raises:
-        UserError: if its weights are of a type that can't be replaced, such as quantized ones.
+        UserError: if its weights have a type that can't be replaced, such as quantized weights.
     """
 
     def __init__(self, weights: HeadWeights, tap: PatternTap, axes: Axes) -> None:
@@ -90,11 +90,12 @@ class RandomHeads:
         self._names = names
 
     def patterns(self, call: Call, first: Tensor) -> Iterator[Tensor]:
-        """(B, A, T, T) of each draw; within :func:`plain_run`, as the call was made.
+        """Yield the patterns (B, A, T, T) of each draw; call within :func:`plain_run`, like the
+        recorded call.
 
         Args:
             call: how the model called the module.
-            first: what it was given, (B, T, H).
+            first: the module's input, (B, T, H).
         """
         wide, narrow = self._wide(), self._narrow(first)
         is_same = self._axes.n_draws > 0 and self._agree(call, first, wide, narrow)
@@ -239,15 +240,15 @@ class _Part:
 
 
 def random_copying(ov: Factors, gram: Tensor, axes: Axes, advance: Callable[[int], None]) -> Tensor:
-    """(n_draws, A): the copying scores of random W_OV with the singular values of A heads.
+    """The copying scores, (n_draws, A), of random W_OV with the singular values of A heads.
 
     With W_OV = F S Gᵀ, F and G random axes, the eigenvalues are those of the d × d matrix
-    S Gᵀ (W_Eᵀ W_U) F; it costs one eigenvalue problem a head and draw.
+    S Gᵀ (W_Eᵀ W_U) F, which is one eigenvalue problem per head and draw.
 
     Args:
         ov: the heads' W_OV.
-        gram: (H, H), W_Eᵀ W_U, of the vocabulary.
-        advance: is told of each draw.
+        gram: (H, H), W_Eᵀ W_U of the vocabulary.
+        advance: called after each draw.
     """
     values = ov.singular_values().cpu().float()
     width, rank = ov.left.shape[-2], values.shape[-1]
@@ -280,7 +281,7 @@ def percentiles(scores: Tensor, random: Tensor) -> Tensor:
 
 
 def expected_count(random: Tensor, least: float, least_percentile: float) -> float:
-    """How many heads of a draw would be called by a kind: each compared with the other draws.
+    """The expected number of heads of a kind in a draw, each compared with the other draws.
 
     Args:
         random: (n_draws, A).

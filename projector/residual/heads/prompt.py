@@ -1,4 +1,4 @@
-"""What heads attend to on a prompt."""
+"""Attention patterns of heads on a prompt."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class PromptPatterns:
     Attributes:
         ids: T token ids.
         texts: the text of each.
-        patterns: for each head, (layer, head), its pattern (T, T) float32 on the CPU: how much the
-            token of a row takes from that of a column. Rows sum to 1.
+        patterns: (layer, head) → its pattern (T, T) float32 on the CPU: how much the token of a row
+            attends to that of a column. Rows sum to 1.
     """
 
     ids: tuple[int, ...]
@@ -32,9 +32,11 @@ class PromptPatterns:
     patterns: Mapping[tuple[int, int], Tensor]
 
     def strongest(self, head: tuple[int, int], n: int = 8) -> list[tuple[int, int, float]]:
-        """Where a head attends most: (from row, to column, share), the first position left out.
+        """The largest attention weights of a head, (from row, to column, share), without the first
+        position.
 
-        Most heads rest on the first position where they find nothing, so it tells little of them.
+        Most heads attend to the first position when they find nothing else, so it shows little
+        about them.
         """
         pattern = self.patterns[head].clone()
         pattern[:, 0] = -1
@@ -46,7 +48,9 @@ class PromptPatterns:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds: for each token of each head, all it takes at least 1 % from."""
+        """Convert to JSON values: for each token of each head, all tokens with at least 1 % of its
+        attention.
+        """
         return {
             "ids": list(self.ids),
             "tokens": list(self.texts),
@@ -66,10 +70,10 @@ class PromptPatterns:
 
 
 class KeptPatterns:
-    """Patterns of some heads as they pass in a run.
+    """Patterns of some heads, collected during a run.
 
     Attributes:
-        found: for each head that has passed, (layer, head), its pattern (T, T) float32 on the CPU.
+        found: (layer, head) → its pattern (T, T) float32 on the CPU, for each head so far.
     """
 
     def __init__(self, heads: Sequence[tuple[int, int]]) -> None:
@@ -77,7 +81,7 @@ class KeptPatterns:
         self.found: dict[tuple[int, int], Tensor] = {}
 
     def keep(self, layer: int, pattern: Tensor) -> None:
-        """Take what passed of a layer, (B, A, T, T); the first sequence counts."""
+        """Keep the patterns of a layer, (B, A, T, T); only the first sequence is used."""
         for head in self._heads:
             if head[0] == layer:
                 self.found[head] = pattern[0, head[1]].float().cpu()
@@ -89,15 +93,16 @@ def read_patterns(
     heads: Sequence[tuple[int, int]] | None = None,
     kept: KeptPatterns | None = None,
 ) -> PromptPatterns:
-    """The patterns of some heads on a prompt, in one forward pass.
+    """Read the patterns of some heads on a prompt, in one forward pass.
 
     Args:
         ids: the prompt's T tokens.
-        heads: (layer, head) of each; all by default. Each takes T × T numbers.
-        kept: what passed in another run of the same prompt. The model is run for what is not there.
+        heads: (layer, head) of each; all by default. Each pattern has T × T numbers.
+        kept: patterns from another run of the same prompt. The model is run only if some are
+            missing.
 
     Raises:
-        UserError: if the model has no such head, or a layer gives no pattern.
+        UserError: if the model lacks a head, or a layer has no pattern.
     """
     taps = subject.patterns
     if heads is None:
@@ -130,7 +135,8 @@ def check_heads(subject: Subject, heads: Sequence[tuple[int, int]]) -> None:
         n_layers = len(subject.patterns.blocks)
         if not 0 <= layer < n_layers:
             raise UserError(
-                f"{named('show')} names layer {layer}: the model has layers 0 to {n_layers - 1}",
+                f"{named('show')} names layer {layer}, but the model has layers 0 to "
+                f"{n_layers - 1}",
                 setting="show",
                 value=layer,
             )

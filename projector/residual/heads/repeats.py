@@ -1,4 +1,4 @@
-"""Random tokens that are repeated, and what attention patterns on them score."""
+"""Repeated random tokens, and the scores of attention patterns on them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from projector.residual.subject import Subject
 
 @dataclass(frozen=True)
 class Repeats:
-    """Sequences of random tokens, each followed by the same tokens once more.
+    """Sequences of random tokens, each repeated once.
 
-    Nothing but the order of tokens tells what comes next in the second half, so a head that finds
-    it there has found it by induction (Olsson et al. 2022, arXiv:2209.11895).
+    Only the order of tokens determines the next token in the second half, so a head that finds it
+    has found it by induction (Olsson et al. 2022, arXiv:2209.11895).
 
     Attributes:
-        ids: (B, T) int64: the model's beginning of text, where it has one, and 2·length tokens,
-            of which no two in one half are the same.
-        n_before: tokens of the beginning.
-        length: tokens of each half.
+        ids: (B, T) int64, the model's beginning-of-text tokens, if any, and 2·length tokens, all
+            different within each half.
+        n_before: number of beginning-of-text tokens.
+        length: number of tokens in each half.
     """
 
     ids: Tensor
@@ -35,7 +35,7 @@ class Repeats:
 
     @classmethod
     def draw(cls, subject: Subject, n_sequences: int, length: int, seed: int) -> Repeats:
-        """Draw the tokens, each ordinary token of the vocabulary as likely as another.
+        """Draw the tokens uniformly from the ordinary tokens of the vocabulary.
 
         Raises:
             SettingError: if there are too few sequences or tokens, or they exceed the model's
@@ -50,14 +50,14 @@ class Repeats:
             raise SettingError(
                 "length",
                 length,
-                f"is too long, as the model takes {most:,} tokens",
+                f"is too long for the model's context of {most:,} tokens",
                 f"give {(most - len(before)) // 2:,} or less",
             )
         ordinary = _ordinary_tokens(subject)
         if len(ordinary) < length:
             raise UserError(
-                f"the vocabulary has {len(ordinary):,} ordinary tokens: give {len(ordinary):,} or "
-                "less for the length"
+                f"the vocabulary has only {len(ordinary):,} ordinary tokens: give a length of "
+                f"{len(ordinary):,} or less"
             )
         generator = torch.Generator().manual_seed(seed)
         rows = []
@@ -67,15 +67,16 @@ class Repeats:
         return cls(torch.stack(rows), len(before), length)
 
     def score(self, pattern: Tensor) -> Tensor:
-        """How much heads attend to four places, means over tokens and sequences.
+        """Score how much heads attend to four kinds of positions, as means over tokens and
+        sequences.
 
-        In the order of :data:`projector.residual.heads.kinds.PATTERN_KINDS`: to the token before
-        (of all tokens from the third on), to the same token in the first half and to what followed
-        it there (of tokens of the second half), and to the first position (of all tokens from the
-        third on).
+        In the order of :data:`projector.residual.heads.kinds.PATTERN_KINDS`: to the previous token
+        (from all tokens after the second), to the same token in the first half and to the token
+        after it (from tokens of the second half), and to the first position (from all tokens after
+        the second).
 
         Args:
-            pattern: (B, A, T, T), of any type.
+            pattern: (B, A, T, T), in any dtype.
 
         Returns:
             (4, A) float32 on the CPU.

@@ -1,4 +1,4 @@
-"""All that is known of a model's heads in one result: the Python door of ``projector heads``."""
+"""The full report about a model's heads: the Python interface of ``projector heads``."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ _N_COMPOSITIONS = 20
 
 @dataclass(frozen=True, eq=False)
 class HeadsReport:
-    """A model's heads: scores, circuits of some, and what they do on a prompt.
+    """A model's heads: scores, circuits of some heads, and their attention on a prompt.
 
     Attributes:
         model: the model's name.
-        scores: every head's, with kinds and random heads.
-        shown: the heads that are looked at closely, (layer, head) each.
-        compositions: how strongly each head reads each earlier one, by the weights; None if that
+        scores: scores of every head, with kinds and random heads.
+        shown: the heads to show in detail, (layer, head) each.
+        compositions: how strongly each head reads each earlier head, from the weights; None if it
             can't be computed.
-        pairs: tokens that the shown heads join most strongly, by the weights.
-        texts: the text of tokens that ``pairs`` and ``virtual`` name.
-        prompt: what the shown heads attend to on the prompt; None without one.
-        virtual: the strongest paths through two heads to a logit of the prompt; None without one.
-        reasons: for what is missing, why.
+        pairs: pairs of tokens that the shown heads connect most strongly, from the weights.
+        texts: texts of the tokens in ``pairs`` and ``virtual``.
+        prompt: attention of the shown heads on the prompt; None without a prompt.
+        virtual: the strongest paths through two heads to a logit of the prompt; None without a
+            prompt.
+        reasons: reasons why parts are missing.
     """
 
     model: str
@@ -57,12 +58,12 @@ class HeadsReport:
     reasons: tuple[str, ...]
 
     def text(self, token: int) -> str:
-        """The text of a token that is named here."""
+        """The text of a token in this report."""
         known = self.texts is not None and token in self.texts
         return self.texts.text(token) if known and self.texts is not None else f"#{token}"
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds: the scores, and what else was found beside them."""
+        """Convert to JSON values: the scores and all other results."""
         composed = [] if self.compositions is None else self.compositions.strongest(_N_COMPOSITIONS)
         return {
             "model": self.model,
@@ -121,23 +122,23 @@ def heads(
     position: int = -1,
     progress: Progress | None = None,
 ) -> HeadsReport:
-    """Look at a model's attention heads: their kinds, circuits, and what they do on a prompt.
+    """Analyse a model's attention heads: their kinds, circuits, and attention on a prompt.
 
     Args:
         model: a subject with its head, or the name of a model to load.
-        prompt: text, or token ids as the model takes them; None for the weights and scores alone.
-        show: heads to look at closely, as ``3.2,4.3`` (layer.head) or pairs; by default the
+        prompt: text, or token ids of the model; None for only weights and scores.
+        show: heads to show in detail, as ``3.2,4.3`` (layer.head) or pairs; by default the
             strongest two of each kind.
-        n_sequences, length, n_random, seed: as
-            :func:`~projector.residual.heads.scores.score_heads` takes them.
-        n_pair_tokens: how many tokens of the vocabulary are tried for pairs, the first ones.
-        token, against, position: the logit that virtual heads lead to, tokens as
-            :func:`~projector.residual.tokens.find_token` takes them; by default the model's top
-            next token at the last position.
+        n_sequences, length, n_random, seed: as for
+            :func:`~projector.residual.heads.scores.score_heads`.
+        n_pair_tokens: number of tokens to try for pairs, from the start of the vocabulary.
+        token, against, position: the logit for virtual heads, with tokens as for
+            :func:`~projector.residual.tokens.find_token`; by default the model's top next token at
+            the last position.
 
     Raises:
-        SettingError: on one of these.
-        UserError: if the model's heads can't be looked at, or what is named in ``show`` is missing.
+        SettingError: on an invalid argument.
+        UserError: if the model's heads can't be analysed, or a head in ``show`` doesn't exist.
     """
     check_numbers(
         n_sequences=n_sequences,
@@ -167,7 +168,7 @@ def heads(
     )
     shown = tuple(strongest_heads(scores) if chosen is None else dict.fromkeys(chosen))
     reasons = list(scores.reasons)
-    progress.begin("Taking circuits apart", None, "")
+    progress.begin("Finding circuits", None, "")
     compositions, pairs = _circuits(subject, circuits, shown, (n_pair_tokens, seed), reasons)
     patterns, virtual = None, None
     if ids is not None:
@@ -201,7 +202,7 @@ def _check_goal(prompt: str | Sequence[int] | None, **tokens: int | str | None) 
 
 
 def strongest_heads(scores: Heads, n_each: int = _N_OF_EACH_KIND) -> list[tuple[int, int]]:
-    """The strongest heads of each kind; where a model has none of a kind, none of it."""
+    """The strongest heads of each kind, only of kinds that the model has."""
     found = [head for kind in KINDS for head in scores.kinds[kind.name][:n_each]]
     return sorted(dict.fromkeys(found))
 

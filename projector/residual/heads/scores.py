@@ -1,4 +1,4 @@
-"""Every head scored on repeated random tokens and by its weights, compared with random heads."""
+"""Score every head on repeated random tokens and by its weights, compared with random heads."""
 
 from __future__ import annotations
 
@@ -62,23 +62,23 @@ def score_heads(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Heads:
-    """Score every head of a model as each kind, and random heads with the same spectra as control.
+    """Score every head of a model for each kind, with random heads of the same spectra as control.
 
-    Costs one forward pass, and for each layer ``n_random`` calls of its attention on
+    This costs one forward pass, and for each layer ``n_random`` calls of its attention on
     ``n_sequences`` × (1 + 2·``length``) tokens; for copying, ``n_random`` eigenvalue problems d × d
-    for each head, twice. One layer's patterns are held at a time.
+    for each head, twice. One layer's patterns are in memory at a time.
 
     Args:
-        n_sequences: sequences of random tokens.
-        length: tokens of each, which then come once more.
-        n_random: random heads for each head. With fewer than 100, no percentile of 99 can be told,
-            so no head is called by a kind; 0 leaves out percentiles too.
-        seed: of the tokens and the random heads.
+        n_sequences: number of sequences of random tokens.
+        length: number of tokens before the repetition.
+        n_random: number of random heads for each head. With fewer than 100, a 99th percentile can't
+            be determined, so no head is assigned a kind; 0 also leaves out percentiles.
+        seed: seed of the tokens and the random heads.
 
     Raises:
         SettingError: if a number is too small or too large.
-        UserError: if the model is an encoder, for these kinds are of causal attention; or no layer
-            has heads that can be looked at, with the reason.
+        UserError: if the model is an encoder, because these kinds need causal attention; or if no
+            layer has heads that can be analysed, with the reason.
     """
     return score_with_circuits(
         subject,
@@ -99,14 +99,15 @@ def score_with_circuits(
     seed: int,
     progress: Progress | None = None,
 ) -> tuple[Heads, Circuits | None]:
-    """As :func:`score_heads`, and the circuits that were taken apart for it; None if they could
-    not be."""
+    """Like :func:`score_heads`, but also returns the circuits found for it, or None if there are
+    none.
+    """
     check_numbers(n_sequences=n_sequences, length=length, n_random=n_random, seed=seed)
     progress = progress or Silent()
     if not subject.architecture.is_causal:
         raise UserError(
-            "this model reads text in both directions: kinds of heads are known for models that "
-            "read from left to right"
+            "this model attends in both directions, but kinds of heads are defined for causal "
+            "models only: give a causal model"
         )
     repeats = Repeats.draw(subject, n_sequences, length, seed)
     axes = Axes(n_random, seed)
@@ -148,7 +149,7 @@ def score_with_circuits(
 
 
 def reason_of(error: Exception) -> str:
-    """The reason that an error gives for a missing result, in one line."""
+    """The one-line reason of an error for a missing result."""
     return str(error) if isinstance(error, UserError) else one_line(error)
 
 

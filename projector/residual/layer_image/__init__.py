@@ -1,1 +1,1 @@
-"""All layers of one token as an image, of one model, of two, or of a sequence of checkpoints."""
+"""Images of all layers of one token, for one model, two models, or a sequence of checkpoints."""

@@ -1,10 +1,10 @@
 """All layers of one token as one image: layers × hidden dimensions, folded into rows.
 
-A hidden state is a long vector: each frame is folded into rows of equal width, as a text is into
-lines, and colours are centred at 0 with a symmetric range. A few hidden dimensions carry numbers
-that are hundreds of times as large as others (Sun et al. 2024, "Massive Activations in Large
-Language Models"); the range is a quantile of magnitudes, so that they are clipped and the rest is
-seen. What is clipped is counted.
+A hidden state is a long vector: each frame is folded into rows of equal width, like text into
+lines, and colours are centred at 0 with a symmetric range. A few hidden dimensions have values
+hundreds of times larger than the rest (Sun et al. 2024, "Massive Activations in Large Language
+Models"). The range is a quantile of magnitudes, so that these are clipped and the rest is visible.
+The clipped values are counted.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LayerImage:
-    """One state of each frame, folded into rows, and the range of its colours.
+    """One state per frame, folded into rows, with the range of its colours.
 
     Attributes:
         values: (F, R, C) float32, the F frames folded into R rows of C columns; NaN in the last
-            row's cells behind the last hidden dimension. In the units of the model's stream.
+            row's cells after the last hidden dimension. In units of the model's stream.
         n_hidden: H, the number of hidden dimensions; R·C ≥ H.
-        names: of the F frames: "embedding", "layer 0", ….
-        range: "all", one range for all frames; "per-layer", one for each.
-        quantile: of the magnitudes that the range holds, 0.5 < quantile ≤ 1.
+        names: names of the F frames: "embedding", "layer 0", ….
+        range: "all", one range for all frames; "per-layer", one for each frame.
+        quantile: the share of magnitudes within the range, 0.5 < quantile ≤ 1.
         low: (F,) float64, the value of each frame's lowest colour, −high.
         high: (F,) float64, the value of each frame's highest colour; 0 if all values are 0.
-        clipped: (F,) float64, the share of a frame's values that are beyond its range.
-        model: what the model is called; "" where that is not told.
-        token: what the state is of: a token or the mean, for a title.
-        prompt: the text that the model was given; "" where that is not told.
+        clipped: (F,) float64, the share of a frame's values outside its range.
+        model: name of the model; "" if unknown.
+        token: the token or "the mean", for a title.
+        prompt: the text of the prompt; "" if unknown.
         is_difference: whether these are differences of two models' states.
-        note: what else to know, in a sentence, such as the tokens that a mean leaves out.
+        note: a remark, such as the tokens that a mean leaves out.
     """
 
     values: Floats
@@ -69,12 +69,12 @@ class LayerImage:
 
     @property
     def vectors(self) -> Floats:
-        """(F, H) float32, the states as they were before they were folded."""
+        """The states before folding, (F, H) float32."""
         return self.values.reshape(len(self.values), -1)[:, : self.n_hidden]
 
     @property
     def clipped_share(self) -> float:
-        """The share of all values that are beyond their frame's range."""
+        """The share of all values outside their frame's range."""
         return float(self.clipped.mean())
 
     @property
@@ -83,17 +83,17 @@ class LayerImage:
         return len(self.values), self.n_hidden
 
     def folded(self, width: int) -> LayerImage:
-        """The same in rows of another width."""
+        """The same image with another row width."""
         return replace(self, values=fold_rows(self.vectors, width))
 
     def largest(self, frame: int) -> tuple[int, float]:
-        """The hidden dimension with a frame's largest magnitude, and its value."""
+        """The hidden dimension with the largest magnitude in a frame, and its value."""
         vector = self.vectors[frame]
         dimension = int(np.abs(vector).argmax())
         return dimension, float(vector[dimension])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: everything but the values."""
+        """Convert to JSON values, without the image's values."""
         frames = []
         for i, name in enumerate(self.names):
             dimension, value = self.largest(i)
@@ -135,19 +135,19 @@ def layer_image(
     prompt: str = "",
     note: str = "",
 ) -> LayerImage:
-    """The states of one token, or of a mean, at all frames as one image.
+    """Make an image of the states of one token, or of a mean, in all frames.
 
     Args:
-        states: (F, H) floats, the embedding and what is behind each layer.
-        fold: hidden dimensions in a row; None for a number that suits a picture.
+        states: (F, H) floats, the embedding and the output of each layer.
+        fold: hidden dimensions per row; None to choose a width that suits the picture.
         range: "all", one symmetric range for all frames; "per-layer", one for each.
-        quantile: the share of magnitudes that a range holds, 0.5 < quantile ≤ 1. Where most are 0,
-            it is taken over those that are not.
-        names: of the frames; None for "embedding", "layer 0", ….
-        model: what the model is called, for the title.
-        token: what the states are of, such as "token 5 ‘␣in’", for the title.
+        quantile: the share of magnitudes within the range, 0.5 < quantile ≤ 1. If most are 0, it is
+            computed over non-zero magnitudes.
+        names: names of the frames; None for "embedding", "layer 0", ….
+        model: name of the model, for the title.
+        token: description of the token, such as "token 5 ‘␣in’", for the title.
         prompt: the text, for the line below it.
-        note: a sentence for the line below that.
+        note: a sentence for the line below the prompt.
 
     Raises:
         SettingError: on ``range``, ``quantile`` or ``fold``.
@@ -170,16 +170,16 @@ def layer_images(
     note: str = "",
     n_panels: int = 1,
 ) -> list[LayerImage]:
-    """Images of several models' states of one shape, whose colours have the same range.
+    """Make images of several models' states with the same shape and the same range of colours.
 
     Args:
-        several: each (F, H); see :func:`layer_image` for the rest.
+        several: the states, (F, H) each; see :func:`layer_image` for the other arguments.
         range: "all", one range for all models and frames; "per-layer", one for each frame, over all
             models.
-        n_panels: how many images are drawn beside each other, for the number of columns.
+        n_panels: number of images drawn next to each other, for choosing the number of columns.
 
     Raises:
-        ValueError: if the shapes are not the same, or names don't fit.
+        ValueError: if the shapes differ, or the number of names is wrong.
     """
     check_image(range, quantile, fold)
     arrays = [_as_array(states) for states in several]
@@ -218,10 +218,10 @@ def layer_images(
 
 
 def difference(a: LayerImage, b: LayerImage) -> LayerImage:
-    """What ``b`` has more than ``a``, frame by frame, with a symmetric range of its own.
+    """The difference ``b`` − ``a``, frame by frame, with its own symmetric range.
 
     Raises:
-        SettingError: on ``against``, if the two are not of one shape.
+        SettingError: on ``against``, if the two have different shapes.
     """
     check_shapes(a.shape, b.shape, b.model or "the other model", setting="against")
     found = layer_image(
@@ -239,11 +239,11 @@ def difference(a: LayerImage, b: LayerImage) -> LayerImage:
 def check_shapes(
     first: tuple[int, int], other: tuple[int, int], name: str, *, setting: str
 ) -> None:
-    """Raise a SettingError on ``setting`` if two models have not one shape.
+    """Raise a SettingError on ``setting`` if two models have different shapes.
 
     Args:
-        first: frames and hidden dimensions of the model that is looked at.
-        other: the same of the one that ``name`` names.
+        first: frames and hidden dimensions of the first model.
+        other: the same for the model ``name``.
     """
     if first != other:
         words = [
@@ -255,12 +255,12 @@ def check_shapes(
 
 
 def frame_names(n_frames: int) -> tuple[str, ...]:
-    """What frames are called: "embedding", "layer 0", …."""
+    """Names of frames: "embedding", "layer 0", …."""
     return ("embedding", *(f"layer {i}" for i in range(n_frames - 1)))
 
 
 def fold_rows(vectors: Floats, width: int) -> Floats:
-    """Vectors (F, H) as (F, R, width): R = ⌈H / width⌉ rows, one below another; NaN behind H."""
+    """Fold vectors (F, H) to (F, R, width), with R = ⌈H / width⌉ rows and NaN after H."""
     n_frames, n_hidden = vectors.shape
     n_rows = ceil(n_hidden / width)
     padded = np.full((n_frames, n_rows * width), np.nan, dtype=np.float32)
@@ -276,16 +276,16 @@ def choose_fold(
     room: tuple[int, int] = ROOM,
     most: int = MOST_PIXELS_OF_A_CELL,
 ) -> int:
-    """Columns that give the largest square cells, if every frame is a band of rows, one band below
-    another.
+    """Choose the number of columns with the largest square cells, if frames are bands of rows, one
+    below another.
 
-    Of several with cells of one size, an image is taken that is about one and a half times as wide
-    as high. Rows that are not all full cost a fifth of the size.
+    For ties, the image is about one and a half times as wide as high. A partly filled last row
+    counts as a fifth smaller cells.
 
     Args:
-        n_panels: images beside each other.
-        room: width and height, in pixels, that the cells have together.
-        most: pixels of a cell's side.
+        n_panels: number of images next to each other.
+        room: total width and height of the cells, in pixels.
+        most: largest side of a cell, in pixels.
     """
     best, best_rank = n_hidden, (-inf, -inf)
     for n_rows in range(1, n_hidden + 1):
@@ -309,14 +309,14 @@ def cell_pixels(
     room: tuple[int, int] = ROOM,
     most: int = MOST_PIXELS_OF_A_CELL,
 ) -> int:
-    """Pixels of the side of a cell, of frames × rows × columns in a room; 0 if none fits."""
+    """The side of a cell in pixels, for frames × rows × columns in a given size; 0 if none fits."""
     n_frames, n_rows, width = shape
     room_x, room_y = room[0] // n_panels, room[1] // n_frames - BETWEEN
     return max(0, min(room_x // width, room_y // n_rows, most))
 
 
 def check_room(fold: int | None, shape: tuple[int, int], n_panels: int = 1) -> None:
-    """Raise a SettingError on ``fold`` if a picture has no room for rows of this width.
+    """Raise a SettingError on ``fold`` if rows of this width don't fit into a picture.
 
     Args:
         shape: frames and hidden dimensions.
@@ -332,7 +332,7 @@ def check_room(fold: int | None, shape: tuple[int, int], n_panels: int = 1) -> N
 def _as_array(states: Tensor | Floats) -> Floats:
     array = states.detach().float().cpu().numpy() if isinstance(states, Tensor) else states
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"states are (F, H), and these are {tuple(array.shape)}")
+        raise ValueError(f"states must be (F, H), but these are {tuple(array.shape)}")
     return np.asarray(array, dtype=np.float32)
 
 

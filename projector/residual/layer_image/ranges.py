@@ -1,4 +1,4 @@
-"""What the colours of an image of layers may be, for settings and maths. Nothing heavy."""
+"""Ranges of colours for images of layers; importing this is fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ QUANTILE = 0.995
 
 
 def check_image(range: str, quantile: float, fold: int | None) -> None:
-    """Raise a SettingError on ``range``, ``quantile`` or ``fold`` if no image can be made so."""
+    """Raise a SettingError on ``range``, ``quantile`` or ``fold`` if the value is invalid."""
     check_choice("range", range, RANGES)
     # Written so that NaN fails.
     if not 0.5 < quantile <= 1:

@@ -1,4 +1,4 @@
-"""Images of layers, and where they come from."""
+"""Images of layers and their provenance."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ KIND, VERSION = "layer-image", 1
 
 @dataclass(frozen=True, eq=False)
 class LayerImages:
-    """All layers of a token in one model, in two, or in a sequence of checkpoints.
+    """All layers of a token in one model, two models, or a sequence of checkpoints.
 
     Attributes:
-        settings: as asked.
+        settings: the settings.
         prompt: the text; None if token ids were given.
         tokens: the texts of the prompt's tokens.
-        position: the token's number; None for the mean.
+        position: the token's position; None for the mean.
         left_out: tokens with outlier norms, which the mean leaves out; () for a single token.
-        image: the model's.
-        other: that of the model it is compared with, in the same range.
-        difference: what ``other`` has more than ``image``, in a range of its own.
-        checkpoints: those of a sequence, in the same range as ``image``.
-        hashes: SHA-256 of the weights, of the model, and then of ``other`` or ``checkpoints``.
-        versions: of the software.
+        image: the model's image.
+        other: the image of the model it is compared with, in the same range.
+        difference: ``other`` − ``image``, in its own range.
+        checkpoints: images of a sequence of checkpoints, in the same range as ``image``.
+        hashes: SHA-256 of the weights of the model, and then of ``other`` or ``checkpoints``.
+        versions: versions of the software.
     """
 
     settings: ImageSettings
@@ -44,7 +44,7 @@ class LayerImages:
     versions: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: no path, no time, no NaN."""
+        """Convert to JSON values, without paths, times and NaN."""
         n_frames, n_hidden = self.image.shape
         other, difference = self.other, self.difference
         with_hash = [

@@ -1,4 +1,4 @@
-"""All layers of a token, read of one model or of several of the same shape."""
+"""Read all layers of a token from one model, or from several models of the same shape."""
 
 from __future__ import annotations
 
@@ -34,24 +34,22 @@ def layer_image(
     progress: Progress | None = None,
     **settings: Any,
 ) -> LayerImages:
-    """The hidden state of a token, or of the mean over tokens, at every layer as an image.
+    """Draw the hidden state of a token, or the mean over tokens, at every layer as an image.
 
-    Models are loaded one after another, and two are held at most. Equal arguments give equal
-    numbers.
+    Models are loaded one after another, at most two at a time. Equal arguments give equal numbers.
 
     Args:
-        model: a name that :func:`projector.model.loading.load_model` takes, a loaded model, or a
-            subject.
-        prompt: text, before which the model's first special token is put; or token ids.
-        chat: put it through the model's chat template, as a user's turn.
-        load: loads each other model by its name.
+        model: a name for :func:`projector.model.loading.load_model`, a loaded model, or a subject.
+        prompt: text, to which the model's first special token is prepended; or token ids.
+        chat: apply the model's chat template to it, as a user's turn.
+        load: function that loads every other model by its name.
         settings: the fields of :class:`ImageSettings`.
 
     Raises:
-        SettingError: on a setting that can't be used; on ``against`` or ``checkpoints``, if a model
-            is of another shape.
-        UserError: if a model or the prompt can't be read, another model's tokenizer cuts the
-            prompt into other tokens, or a state is not finite.
+        SettingError: on an invalid setting; on ``against`` or ``checkpoints``, if a model has
+            another shape.
+        UserError: if a model or the prompt can't be read, another model's tokenizer splits the
+            prompt differently, or a state isn't finite.
     """
     asked = ImageSettings(**settings)
     check_text("prompt", prompt if isinstance(prompt, str) else None)

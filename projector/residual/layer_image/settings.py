@@ -1,4 +1,4 @@
-"""What is asked of an image of layers, checked before a model is loaded."""
+"""The settings of an image of layers, checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ LEAST_CHECKPOINTS = 2
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Which states are drawn, and in which colours.
+    """The states to draw, and their colours.
 
     Attributes:
-        token: a token's number in the prompt, counted from the end where it is negative; or "mean",
-            the mean over the prompt's tokens.
+        token: a token's position in the prompt, where negative values count from the end; or
+            "mean", the mean over the prompt's tokens.
         against: a second model of the same shape, for an image of the difference.
-        checkpoints: two models or more of the same shape, in order, for a film.
-        range: "all", one symmetric range of colours for all layers and models; "per-layer", one for
-            each layer.
-        quantile: the share of magnitudes that a range holds, 0.5 < quantile ≤ 1.
-        fold: hidden dimensions in a row; None for a number that suits a picture.
+        checkpoints: two or more models of the same shape, in order, for a film.
+        range: "all", one symmetric range of colours for all layers and models; "per-layer", one
+            range for each layer.
+        quantile: the share of magnitudes within the range, 0.5 < quantile ≤ 1.
+        fold: hidden dimensions per row; None to choose a width that suits the picture.
         keep_outliers: whether a mean includes tokens with outlier norms.
 
     Raises:
-        SettingError: on the field that can't be used.
+        SettingError: on an invalid field.
     """
 
     token: str = setting(
@@ -85,10 +85,10 @@ class ImageSettings:
             )
 
     def position_or_mean(self) -> int | None:
-        """The token's number, perhaps negative; None for the mean.
+        """The token's position, possibly negative; None for the mean.
 
         Raises:
-            SettingError: on ``token``, if it is neither.
+            SettingError: on ``token``, if it is neither a position nor "mean".
         """
         text = str(self.token).strip()
         if text == MEAN:

@@ -1,4 +1,4 @@
-"""What an image of layers is of: one token of a prompt, or the mean of its tokens."""
+"""The subject of an image of layers: one token of a prompt, or the mean over its tokens."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The states that are drawn.
+    """The states to draw.
 
     Attributes:
         vectors: (F, H) float32.
-        words: what they are of, for a title.
+        words: their description, for a title.
         left_out: tokens with outlier norms, which the mean leaves out; () for a single token.
-        note: says which these are; "" where there are none.
+        note: describes the left-out tokens; "" if there are none.
     """
 
     vectors: Tensor
@@ -41,15 +41,15 @@ def choose_states(
     left_out: tuple[Outlier, ...] | None = None,
     prompt: str = "",
 ) -> Shown:
-    """The states of a token, or of the mean over tokens without outliers.
+    """Choose the states of a token, or the mean over tokens without outliers.
 
     Args:
         states: (F, T, H) float32.
         tokens: texts of the T tokens.
-        position: the token's number from 0; None for the mean.
+        position: the token's position from 0; None for the mean.
         keep_outliers: whether the mean includes tokens with outlier norms.
-        left_out: the outliers that the mean leaves out, where another model has found them.
-        prompt: what the prompt is called where there are several, such as "B".
+        left_out: the outliers to leave out of the mean, if they were found in another model.
+        prompt: name of the prompt if there are several, such as "B".
     """
     of = f" of {prompt}" if prompt else ""
     if position is not None:

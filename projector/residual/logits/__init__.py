@@ -1,1 +1,1 @@
-"""A logit as a sum: directions that read the stream, and the rows of an attribution."""
+"""Logits as sums: directions in the stream, and the records of an attribution."""

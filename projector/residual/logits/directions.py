@@ -1,4 +1,4 @@
-"""The directions along which logits read a stream whose final norm's scale is frozen."""
+"""The directions along which logits read the stream, with a frozen scale of the final norm."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ N_CONTROLS = 64
 
 @dataclass(frozen=True)
 class LogitDirections:
-    """How the logit reads the stream: one direction a token, the first of them the attributed one.
+    """How logits read the stream: one direction per token; the first belongs to the attributed
+    token.
 
     Attributes:
         token, against: the attributed tokens.
-        vectors: (D, H) float32: a contribution times one is what it adds to the logit.
-        norm_bias, head_bias: (D,) float32: what these add.
+        vectors: (D, H) float32; the inner product with a contribution is its addition to the logit.
+        norm_bias, head_bias: (D,) float32, additions of these biases.
     """
 
     token: int
@@ -35,7 +36,7 @@ class LogitDirections:
     def of(
         cls, subject: Subject, stream: Tensor, token: int, against: int | None
     ) -> LogitDirections:
-        """The directions for the token whose last stream is (1, H)."""
+        """Create the directions for a token with the last stream (1, H)."""
         readout = subject.readout
         controls = _control_tokens(subject, readout.n_vocabulary, {token, against})
         first = [token, *controls]
@@ -65,7 +66,7 @@ class LogitDirections:
         return len(self.vectors) - 1
 
     def own(self, logits: Tensor) -> float:
-        """The attributed logit or difference among logits (V,)."""
+        """The attributed logit, or difference of logits, from all logits (V,)."""
         value = logits[self.token].double()
         return float(value if self.against is None else value - logits[self.against].double())
 
@@ -79,7 +80,7 @@ class LogitDirections:
         neuron: int | None = None,
         part_of: str | None = None,
     ) -> AttributedPart:
-        """A part that adds ``values`` (D,) along the directions."""
+        """Create a part that adds ``values`` (D,) along the directions."""
         own, controls = float(values[0]), values[1:].double()
         mean = sd = None
         if len(controls) > 1:

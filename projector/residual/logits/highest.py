@@ -1,4 +1,4 @@
-"""The highest logits of a row: one rule for which of several equal ones come first."""
+"""The highest logits of a row, with one rule for ties."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ _BLOCK = 64
 
 
 def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
-    """The ``n_top`` highest of each row (c, V), the highest first, and where they are.
+    """Find the ``n_top`` highest values of each row (c, V), the highest first, and their indices.
 
-    Of equal ones, which are common in half precision, the lowest id comes first.
+    For ties, which are common in half precision, the lowest id comes first.
 
-    They are within the ``n_top`` columns of highest maxima, if the row is laid out as a table:
-    maxima are one quick pass, and a search over the whole row is several slow ones.
+    If a row is reshaped to a table, the highest values are within the ``n_top`` columns with the
+    highest maxima. Computing maxima is one fast pass, while a search over the whole row takes
+    several slow passes.
     """
     n_rows, width = logits.shape
     n_columns = width // _BLOCK
@@ -39,7 +40,7 @@ def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
 
 
 def highest(logits: Tensor) -> int:
-    """The id of the highest of (V,) logits; the lowest id of equal ones."""
+    """The id of the highest of (V,) logits; for ties, the lowest id."""
     return int(find_highest(logits[None], 1)[1])
 
 

@@ -1,4 +1,4 @@
-"""An attribution: a logit and the parts that sum to it."""
+"""Records of an attribution: a logit and the parts that sum to it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ ROUNDING = "rounding"
 
 @dataclass(frozen=True)
 class AttributedPart:
-    """What one part adds to the logit, or to the difference of two.
+    """The contribution of one part to the logit, or to the difference of two logits.
 
     Attributes:
         name: such as ``L3 H5`` or ``L3 MLP``.
         kind: embedding, position, head, attention, attention bias, mlp, mlp bias, neuron, other
             neurons, rounding (of half precision), final norm bias, head bias, softcap.
-        layer, head, neuron: where it is, None if that does not apply.
-        value: what it adds, in logits.
-        control_mean, control_sd: mean and standard deviation of what it adds to other tokens drawn
-            from the vocabulary (for a difference, to differences of two such tokens); None where
-            that is not known.
-        part_of: the kind of part that this is a share of, and which is counted in its place: a
-            neuron's is ``mlp``. None for the parts that add up to the logit.
+        layer, head, neuron: the location of the part; None where not applicable.
+        value: its contribution, in logits.
+        control_mean, control_sd: mean and standard deviation of its contributions to random tokens
+            of the vocabulary (for a difference, to differences of two random tokens); None if
+            unknown.
+        part_of: the kind of part that this is a share of, and that is counted instead: for a
+            neuron, ``mlp``. None for the parts that sum to the logit.
     """
 
     name: str
@@ -42,7 +42,7 @@ class AttributedPart:
 
 @dataclass(frozen=True)
 class Step:
-    """One step on the way from nothing to the logit: what is added, and the sum so far."""
+    """One step of the sum from 0 to the logit: its addition, and the sum so far."""
 
     name: str
     adds: float
@@ -56,26 +56,27 @@ class Attribution:
     Attributes:
         model: the model's identifier.
         ids, texts: the prompt's tokens.
-        position: where the logit is read; it is of the token behind this one.
-        token, token_text: whose logit this is.
-        against, against_text: the token whose logit is subtracted; None if there is none.
-        logit: the model's own logit, or difference of two; of an earlier stream, what the lens
-            reads there, as ``probability`` and ``top`` are.
-        probability: of the token, in [0, 1].
-        top: the likeliest tokens there, (text, id, probability) each.
-        parts: what adds up to the logit, the softcap's step too; nothing is counted twice.
-        neurons: the MLP neurons that add most, in size, and ``other neurons``: all others together.
-            They are shares of the MLPs in ``parts``.
-        neurons_left_out: why neurons of some layers are not among these; None if all are.
+        position: the position where the logit is read; it predicts the next token.
+        token, token_text: the token of the logit.
+        against, against_text: the token of the subtracted logit; None if there is none.
+        logit: the model's own logit, or difference of two; for an earlier stream, the lens's logit
+            there, and in the same way for ``probability`` and ``top``.
+        probability: probability of the token, in [0, 1].
+        top: the most likely tokens there, (text, id, probability) each.
+        parts: the parts that sum to the logit, including the softcap's step; nothing is counted
+            twice.
+        neurons: the MLP neurons with the largest contributions by size, and ``other neurons``, the
+            sum of all remaining ones. They are shares of the MLPs in ``parts``.
+        neurons_left_out: why neurons of some layers are missing here; None if none are.
         steps: from the sum over the stream to the logit.
-        scale, softcap: what the model multiplies its logits by, and their bound, None for none.
-        n_controls: tokens that the controls are over.
+        scale, softcap: the model's factor of its logits, and their bound; None if there is none.
+        n_controls: number of tokens in the controls.
         additivity_error: largest relative error of the stream's sum over all tokens and streams,
-            without what half precision rounded off.
-        step_error: the same of a single sum, from the stream before it.
+            without half-precision rounding.
+        step_error: the same for a single sum, from the stream before it.
         closure_error: |Σ parts − logit| / Σ |parts|, without parts of kind ``rounding``.
-        closure_bound: what that may be in the model's dtype.
-        until: layer and stream where the logit is read; None for the model's own.
+        closure_bound: the largest allowed ``closure_error`` in the model's dtype.
+        until: layer and stream where the logit is read; None for the model's own logit.
     """
 
     model: str
@@ -104,17 +105,17 @@ class Attribution:
 
     @property
     def total_size(self) -> float:
-        """Σ |parts|: what a share is of."""
+        """Σ |parts|, the denominator of shares."""
         return sum(abs(part.value) for part in self.parts)
 
     @property
     def rounding(self) -> float:
-        """What half precision rounded off, in logits; 0 in float32."""
+        """The rounding error of half precision, in logits; 0 in float32."""
         return sum((part.value for part in self.parts if part.kind == ROUNDING), start=0.0)
 
     @property
     def rounding_share(self) -> float:
-        """|what was rounded off| / Σ |parts|, in [0, 1]."""
+        """|rounding| / Σ |parts|, in [0, 1]."""
         return abs(self.rounding) / self.total_size if self.total_size else 0.0
 
     def share(self, part: AttributedPart) -> float:
@@ -129,11 +130,11 @@ class Attribution:
         return sums
 
     def strongest(self, n: int | None = None) -> tuple[AttributedPart, ...]:
-        """The parts in order of |value|, ``n`` at most."""
+        """The parts in order of |value|, at most ``n``."""
         return tuple(sorted(self.parts, key=lambda part: -abs(part.value))[:n])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the values of ``parts`` sum to ``logit``."""
+        """Convert to JSON values; the values of ``parts`` sum to ``logit``."""
         found = asdict(self)
         found["top"] = [
             {"token": text, "id": i, "probability": share} for text, i, share in self.top

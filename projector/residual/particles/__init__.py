@@ -1,1 +1,1 @@
-"""Prompts as particles that move from layer to layer, and how far their picture can be trusted."""
+"""Prompts as particles that move from layer to layer, and how faithful their picture is."""

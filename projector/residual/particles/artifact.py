@@ -37,10 +37,10 @@ _SHAPES = {
 def write_particles(found: LayerTime, folder: Path) -> None:
     """Write both files into a folder, which is created, for callers that add other files.
 
-    The autoencoder whose particles they are is written into ``autoencoder/``.
+    If the particles come from an autoencoder, it is written into ``autoencoder/``.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if the files can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / TENSOR_FILE, found.tensors(), {"model": found.model_sha256})
@@ -50,10 +50,10 @@ def write_particles(found: LayerTime, folder: Path) -> None:
 
 
 def read_particles(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read the report and the arrays of a folder; both are checked against each other.
+    """Read the report and the arrays of a folder, and check them against each other.
 
     Raises:
-        UserError: if there are none, or damaged or newer ones.
+        UserError: if there are none, or they are damaged or newer.
     """
     folder = Path(folder)
     with disk_errors(folder):
@@ -68,7 +68,7 @@ def read_particles(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.nda
         )
     if report.get("version") != VERSION:
         raise UserError(
-            f"'{folder}' has version {report.get('version')!r}, and this program reads "
+            f"'{folder}' has version {report.get('version')!r}, but this program reads "
             f"{VERSION}: {_REMEDY}"
         )
     try:
@@ -103,7 +103,7 @@ def _check(report: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     lengths = np.array([len(each["tokens"]) for each in report["prompts"]])
     prompt, token, part = (arrays[f"owner_{name}"] for name in ("prompt", "token", "part"))
     if not _within(prompt, 0, n_prompts) or not _within(part, -1, len(report["parts"])):
-        raise ValueError("a particle belongs to nothing")
+        raise ValueError("a particle belongs to no prompt")
     if bool(((token < -1) | (token >= lengths[prompt])).any()):
         raise ValueError("a particle belongs to no token")
     for name in ("neighbours", "partners"):

@@ -67,23 +67,24 @@ def measure_point(
     n_permutations: int = 20,
     seed: int = 0,
 ) -> Untangling:
-    """How the samples of two sets lie at one place, and how well the sets are distinguished there.
+    """Measure how the samples of two sets are distributed at one point, and how well they are
+    separated.
 
-    Equal arguments give equal figures. It is computed in float64; about 0.3 s on one core for
-    2 × 256 samples of 576 features and 100 permutations.
+    Equal arguments give equal figures. Computation is in float64, and takes about 0.3 s on one core
+    for 2 × 256 samples of 576 features and 100 permutations.
 
     Args:
         positive: (n, H) samples of the first set.
         negative: (m, H) samples of the second set.
-        positive_groups: n numbers; samples of the same number, also across the sets, are never on
+        positive_groups: n group numbers; samples of a group, also across the sets, are never on
             both sides of a cross-validation split.
-        negative_groups: m numbers.
-        n_permutations: how often labels are permuted; 0 for no such controls.
-        seed: of folds and permutations.
+        negative_groups: m group numbers.
+        n_permutations: number of permutations of the labels; 0 for no such controls.
+        seed: seed of folds and permutations.
 
     Raises:
         SettingError: on ``n_permutations`` or ``seed``, if it is out of range.
-        ValueError: if shapes do not fit together.
+        ValueError: if shapes don't match.
     """
     check_least("n_permutations", n_permutations, 0)
     check_seed("seed", seed)

@@ -1,4 +1,4 @@
-"""A linear probe: whether a direction fitted on some samples separates the sets of the others."""
+"""A linear probe: whether a direction fitted on some samples separates the held-out samples."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def probe_accuracies(
     folds: NDArray[np.int64],
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """The held-out accuracy of a ridge classifier, for many labellings of the same samples.
+    """Compute the held-out accuracy of a ridge classifier, for many labellings of the same samples.
 
-    For each fold, the others standardise the features and fit scikit-learn's ridge regression; its
-    penalty is chosen for each labelling by the squared error of a cross-validation inside these,
-    with groups kept whole there too. A sample is called of the first set where the prediction
-    exceeds the labels' mean in the fit, so that the larger set is not favoured.
+    For each fold, the remaining folds are used to standardise the features and fit scikit-learn's
+    ridge regression. Its penalty is chosen for each labelling by the squared error of an inner
+    cross-validation, which also keeps groups whole. A sample is assigned to the first set if the
+    prediction exceeds the labels' mean in the fit, so that the larger set isn't favoured.
 
     Args:
         x: (N, H) without constant features.
-        columns: (N, C) labellings, such as the true one and permuted ones.
-        labels: (N,) the true one, by which folds are balanced.
-        groups: (N,) which samples belong together.
-        folds: (N,) the fold of each.
+        columns: (N, C), labellings, such as the true one and permuted ones.
+        labels: (N,), the true labels, for balancing the folds.
+        groups: (N,), the group of each sample.
+        folds: (N,), the fold of each sample.
 
     Returns:
-        (C,) accuracies, each the mean of both sets'.
+        (C,) accuracies, each the mean over both sets.
     """
     from sklearn import config_context
 
@@ -77,11 +77,11 @@ def _margins(
 
 
 def balanced_accuracy(margins: NDArray[np.float64], columns: Labels) -> NDArray[np.float64]:
-    """The mean of both sets' shares of right calls; a margin of 0 is half right.
+    """The mean of both sets' shares of correct predictions; a margin of 0 counts as half correct.
 
     Args:
-        margins: (N, C), above 0 if a sample is called of the first set.
-        columns: (N, C) whether it is of it; each column has samples of both sets.
+        margins: (N, C), above 0 if a sample is assigned to the first set.
+        columns: (N, C), whether it belongs to the first set; each column has samples of both sets.
     """
     is_tie = np.abs(margins) <= _TIE
     right = np.where(is_tie, 0.5, (margins > 0) == columns)
@@ -141,7 +141,9 @@ def _centred(columns: Labels) -> NDArray[np.float64]:
 def standardised(
     train: NDArray[np.float64], test: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both less the mean of the first and over its spread: nothing of the second is fitted."""
+    """Standardise both by the mean and standard deviation of the first; nothing is fitted on the
+    second.
+    """
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train)

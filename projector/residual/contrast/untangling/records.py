@@ -1,4 +1,4 @@
-"""What is measured of two sets of samples at one place, each figure beside its control."""
+"""Measures of two sets of samples at one point, each with its control."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ __all__ = ["Untangling"]
 
 @dataclass(frozen=True)
 class Untangling:
-    """How the samples of two sets lie, and how well the sets are distinguished.
+    """How the samples of two sets are distributed, and how well the sets are separated.
 
-    A figure that can't be given is None, and ``reasons`` says why. "Permuted" is the same figure
-    with the sets' labels permuted (see
-    :func:`~projector.residual.sampling.labels.permute_labels`): the mean of
-    ``n_permutations`` draws, and ``_high`` their 95th percentile.
+    An undefined figure is None, with a reason in ``reasons``. "Permuted" figures are computed with
+    permuted labels of the sets (see :func:`~projector.residual.sampling.labels.permute_labels`):
+    the mean of ``n_permutations`` draws, with their 95th percentile in ``_high``.
 
     Attributes:
-        n_positive: samples of the first set.
-        n_negative: samples of the second set.
+        n_positive: number of samples of the first set.
+        n_negative: number of samples of the second set.
         within_cosine_positive: mean cosine of two different samples of the first set.
         within_cosine_negative: the same for the second set.
         between_cosine: mean cosine of a sample of one set and a sample of the other.
-        within_cosine_permuted: mean cosine of two different samples of both sets together: what
-            labels that are permuted freely give on average. A prompt and its counterpart count
-            here too, though the permutations of the other figures never put both in one set.
+        within_cosine_permuted: mean cosine of two different samples of both sets together, which is
+            the average for freely permuted labels. It includes pairs of a prompt and its
+            counterpart, although the permutations for all other figures never put both in the same
+            set.
         within_cosine_centred_positive: as ``within_cosine_positive``, with the set's mean removed.
-            What is centred sums to 0, so this is near −1 / (n − 1) whatever the samples do; how far
-            they lie along common axes shows in ``alignment_positive``.
+            Centred samples sum to 0, so this is always near −1 / (n − 1); see
+            ``alignment_positive`` for how far they share axes.
         within_cosine_centred_negative: the same for the second set.
-        alignment_positive: root mean square of that cosine: 1 where all samples of the first set
-            lie on one axis through its mean.
+        alignment_positive: root mean square of that cosine; 1 if all samples of the first set lie
+            on one axis through its mean.
         alignment_negative: the same for the second set.
-        alignment_isotropic_positive: what as many samples of an isotropic Gaussian give.
-        alignment_isotropic_negative: likewise for the second set.
+        alignment_isotropic_positive: its value for as many samples of an isotropic Gaussian.
+        alignment_isotropic_negative: the same for the second set.
         effective_dimension_positive: the participation ratio (tr C)² / tr C² of the first set's
-            covariance C: k for variance that is spread evenly over k directions.
+            covariance C; k for variance spread evenly over k directions.
         effective_dimension_negative: the same for the second set.
-        effective_dimension_isotropic_positive: what as many samples of an isotropic Gaussian give;
-            less than the number of features, and the most that so few samples can show.
-        effective_dimension_isotropic_negative: likewise for the second set.
-        probe_accuracy: of a linear probe on samples that it was not fitted on, the mean of its
-            accuracies on both sets, so that guessing gives 0.5 whatever their sizes. A high one
-            says that the sets are distinguished here and not by what: where a word earlier in the
-            prompt marks a set, as a negator marks negations, attention to that word is enough.
-        probe_permuted: of the same probe with permuted labels.
-        probe_permuted_high: 5 % of the permutations give more.
-        between_share: the share of all variance that lies between the sets' means, the sets
-            weighing the same; estimated from prompts of different folds, so that 0 is expected of
-            equal sets, and chance can give a little less.
+        effective_dimension_isotropic_positive: its value for as many samples of an isotropic
+            Gaussian, which is lower than the number of features for few samples.
+        effective_dimension_isotropic_negative: the same for the second set.
+        probe_accuracy: accuracy of a linear probe on held-out samples, averaged over both sets, so
+            that guessing gives 0.5 for any sizes. A high accuracy shows that the sets are separated
+            here, but not by what: if an earlier word in the prompt marks a set, as a negator marks
+            negations, attention to that word is enough.
+        probe_permuted: accuracy of the same probe with permuted labels.
+        probe_permuted_high: 95th percentile over the permutations.
+        between_share: share of the variance between the sets' means, with equal weights of the
+            sets; estimated from prompts of different folds, so that equal sets have an expected
+            value of 0, and chance may give slightly less.
         between_share_permuted: the same with permuted labels.
-        between_share_permuted_high: 5 % of the permutations give more.
-        one_direction: the share of the squared difference of means of held-out samples that lies
-            along the difference of means of all others: 1 where the sets differ by one shift that
-            every part of them shows.
-        one_direction_permuted: the same with permuted labels, once each set's mean is removed: as
-            much as chance puts on one direction where the sets do not differ.
-        one_direction_permuted_high: 5 % of the permutations give more.
-        pair_direction: the same of single groups that have samples of both sets: how much of what
-            parts a prompt from its own counterpart lies along one direction.
-        pair_direction_permuted: the same with permuted labels, once each set's mean is removed.
-        pair_direction_permuted_high: 5 % of the permutations give more.
-        n_folds: of the cross-validation.
-        n_permutations: of the labels.
-        n_constant_features: features with one value in all samples; the probe leaves them out.
-        reasons: why a figure is None, by its name.
+        between_share_permuted_high: 95th percentile over the permutations.
+        one_direction: share of the squared difference of means of held-out samples along the
+            difference of means of the remaining samples; 1 if the sets differ by a single shift.
+        one_direction_permuted: the same with permuted labels, after removing each set's mean: the
+            chance level if the sets don't differ.
+        one_direction_permuted_high: 95th percentile over the permutations.
+        pair_direction: the same for single groups with samples of both sets: how much of the
+            difference between a prompt and its counterpart lies along one direction.
+        pair_direction_permuted: the same with permuted labels, after removing each set's mean.
+        pair_direction_permuted_high: 95th percentile over the permutations.
+        n_folds: number of cross-validation folds.
+        n_permutations: number of permutations of the labels.
+        n_constant_features: number of features with the same value in all samples, which the probe
+            leaves out.
+        reasons: figure → reason why it is None.
     """
 
     n_positive: int

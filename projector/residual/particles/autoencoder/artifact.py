@@ -1,4 +1,4 @@
-"""A trained autoencoder, and its files: safetensors, and JSON that says what it is of."""
+"""A trained autoencoder, and its files: safetensors, and JSON with its provenance."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _KIND = Artifact(
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """An autoencoder of one model's hidden states.
+    """A trained autoencoder of one model's hidden states.
 
     Attributes:
-        network: the weights, which no longer take gradients.
-        normaliser: of the model's F frames.
-        evaluation: how well it does on unseen text.
-        facts: what it is of, as its JSON has it: ``model``, ``corpus``, ``settings``, ``notes``
-            and ``versions``.
+        network: the network, without gradients.
+        normaliser: the normaliser of the model's F frames.
+        evaluation: its quality on unseen text.
+        facts: its provenance, as in its JSON: ``model``, ``corpus``, ``settings``, ``notes`` and
+            ``versions``.
     """
 
     network: Autoencoder
@@ -55,26 +55,28 @@ class Trained:
 
     @property
     def warning(self) -> str | None:
-        """A plain sentence where it is no better than something simpler."""
+        """A sentence if it isn't better than a simpler method."""
         return self.evaluation.warning
 
     @torch.no_grad()
     def particles(self, states: Tensor) -> Tensor:
-        """Particles of a sequence in every frame: (F, T, H) → (F, K, W) float32."""
+        """The particles of a sequence in every frame: (F, T, H) → (F, K, W) float32."""
         return self.network.encode(self.normaliser.apply(states))
 
     @torch.no_grad()
     def reconstruct(self, states: Tensor) -> Tensor:
-        """What is left of a sequence (F, T, H) behind its particles, in the stream's units."""
+        """Reconstruct a sequence (F, T, H) from its particles, in units of the stream."""
         return self.normaliser.undo(self.network(self.normaliser.apply(states)))
 
     def check(self, subject: Subject) -> None:
-        """Raise a UserError on ``autoencoder`` if this is of other weights than the subject's."""
+        """Raise a UserError on ``autoencoder`` if it was trained on other weights than the
+        subject's.
+        """
         model = self.facts["model"]
         if model["sha256"] != subject.loaded.weights_sha256:
             raise UserError(
                 f"{named('autoencoder')} was trained on '{model['id']}' (weights "
-                f"{model['sha256'][:12]}), and this model is '{subject.loaded.identifier}' "
+                f"{model['sha256'][:12]}), but this model is '{subject.loaded.identifier}' "
                 f"(weights {subject.loaded.weights_sha256[:12]}): give an autoencoder that was "
                 "trained on it",
                 setting="autoencoder",
@@ -82,14 +84,15 @@ class Trained:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """What it is of and how good it is, for JSON: no path, no time."""
+        """Convert its provenance and evaluation to JSON values, without paths and times."""
         return {**self.facts, "evaluation": self.evaluation.as_dict()}
 
     def write(self, folder: Path) -> None:
-        """Write both files into a folder, which is made; for who writes a report around them.
+        """Write both files into a folder, which is created; for callers that write a report there
+        too.
 
         Raises:
-            OSError: if the disk refuses.
+            OSError: if the files can't be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {_NETWORK + name: each for name, each in self.network.state_dict().items()}
@@ -99,11 +102,11 @@ class Trained:
         (folder / JSON_FILE).write_text(json_text(content), encoding="utf-8")
 
     def save(self, folder: Path, *, force: bool = False) -> None:
-        """Write both files in one step.
+        """Write both files atomically.
 
         Raises:
-            UserError: if the folder may not be replaced (it holds something else; or an
-                autoencoder, and not ``force``), or the disk refuses.
+            UserError: if the folder must not be replaced (it holds something else; or an
+                autoencoder, and ``force`` is False), or the files can't be written.
         """
         check_replaceable(folder, JSON_FILE, "an autoencoder", force=force)
         with disk_errors(folder), replacing_folder(folder) as new:
@@ -114,11 +117,11 @@ class Trained:
         """Read an autoencoder.
 
         Args:
-            subject: the model that it has to be of; None to read it whatever it is of.
+            subject: the model that it must belong to; None to skip this check.
 
         Raises:
-            UserError: on ``autoencoder``, if the folder holds none, or one that is damaged, newer,
-                or of other weights than the subject's.
+            UserError: on ``autoencoder``, if the folder holds none, or it is damaged, newer, or
+                belongs to other weights than the subject's.
         """
         found = _KIND.read(Path(folder), _read)
         if subject is not None:
@@ -127,7 +130,7 @@ class Trained:
 
 
 def place_of_autoencoder(folder: Path) -> Path:
-    """Where a folder holds an autoencoder: it alone, or that of a picture."""
+    """Find the autoencoder in a folder, which may be its own folder or that of a picture."""
     within = folder / AUTOENCODER_FOLDER
     return within if within.is_dir() else folder
 

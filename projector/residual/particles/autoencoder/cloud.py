@@ -1,4 +1,4 @@
-"""The particles of prompts: what an autoencoder makes of their states in each frame."""
+"""The particles of prompts, from an autoencoder of their states in each frame."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from projector.residual.particles.autoencoder.artifact import Trained
 from projector.residual.particles.records import Cloud, Frame, Owner
 
 _PLACED = (
-    "A particle is placed by what it writes into the stream, which is normalised in each frame, "
-    "and not by its own numbers, whose directions differ from particle to particle."
+    "A particle is placed by its output in the stream, which is normalised in each frame, "
+    "and not by its own numbers, because their directions differ between particles."
 )
 
 
@@ -20,23 +20,22 @@ _PLACED = (
 def particle_cloud(
     trained: Trained, states: Sequence[Tensor], *, chosen: Sequence[int] | None = None
 ) -> tuple[Cloud, tuple[str, ...]]:
-    """What the particles of each prompt write into the stream in each frame.
+    """The outputs of the particles of each prompt in the stream, in each frame.
 
-    All H numbers are directions of the stream, the same for every particle, so that distances
-    compare like with like. Vectors are in units of each frame's scale; see :class:`Normaliser`.
+    All H coordinates are directions of the stream, the same for every particle, so that distances
+    are meaningful. Vectors are in units of each frame's scale; see :class:`Normaliser`.
 
     Args:
-        states: of each prompt (F, T, H) in all F frames of the model, T of any length.
-        chosen: which of these frames are shown; None for all.
+        states: for each prompt, (F, T, H) in all F frames of the model, with any T.
+        chosen: the frames to show; None for all.
 
-    Returns:
-        The cloud of the particles of the first prompt, then of the second, H numbers each; and
-        notes for people. A short prompt has fewer than K: those that its tokens need, see
-        :meth:`Autoencoder.needed`. A particle's token is the one that it attends to most in the
-        last frame that is shown.
+    Returns: The cloud of the particles of the first prompt, then of the second, H numbers each; and
+        notes for the user. A short prompt has fewer than K particles, only those that its tokens
+        need; see :meth:`Autoencoder.needed`. A particle's token is the one that it attends to most
+        in the last shown frame.
 
     Raises:
-        ValueError: if the states are of other frames or another width than the autoencoder's.
+        ValueError: if the states have other frames or another width than the autoencoder.
     """
     shown = list(range(trained.normaliser.n_frames) if chosen is None else chosen)
     vectors, owners, notes = [], [], [_PLACED]

@@ -1,7 +1,8 @@
-"""How well an autoencoder gives tokens back on unseen text, and what is simpler does.
+"""Evaluate how well an autoencoder reconstructs tokens of unseen text, compared with simpler
+methods.
 
 Everything is measured on states normalised in each frame, over the same tokens: the windows of the
-unseen text cut to lengths drawn by seed, outliers left out.
+unseen text, cut to random lengths, without outliers.
 """
 
 from __future__ import annotations
@@ -38,25 +39,26 @@ class Window:
 
     Attributes:
         states: (F, T, H) float32.
-        keep: (T,) bool, no outliers.
+        keep: (T,) bool, tokens that are not outliers.
     """
 
     states: Tensor
     keep: Tensor
 
     def cut(self, start: int, n_tokens: int) -> Window:
-        """Some of its tokens."""
+        """Select some of its tokens."""
         rows = slice(start, start + n_tokens)
         return Window(self.states[:, rows], self.keep[rows])
 
 
 def principal_components(windows: Sequence[Window], frame: int | None = None) -> Tensor:
-    """(H, H) float32: directions as columns, the widest first, over the kept tokens of all frames.
+    """Principal components, (H, H) float32, as columns, the largest variance first, over the kept
+    tokens of all frames.
 
-    Not centred: normalised states have mean 0 in each frame.
+    They are not centred, because normalised states have mean 0 in each frame.
 
     Args:
-        frame: the one frame that they are of; None for all.
+        frame: the frame to use; None for all.
     """
     n_hidden = windows[0].states.shape[-1]
     frames = slice(None) if frame is None else slice(frame, frame + 1)
@@ -82,16 +84,16 @@ def evaluate(
     seed: int,
     progress: Progress,
 ) -> Evaluation:
-    """R² per token of the network and of what it is compared with.
+    """Compute R² per token of the network and of simpler methods.
 
     Args:
-        train: text of the training, which principal components and the linear map behind untrained
-            queries come from.
+        train: training text, for the principal components and the linear map after untrained
+            queries.
         held_out: unseen text.
-        axes: (H, H), principal components of ``train``.
-        shortest: least tokens of a window, where it has as many.
-        unseen: what the unseen text is.
-        seed: of the lengths that windows are cut to, and of the untrained network.
+        axes: (H, H), the principal components of ``train``.
+        shortest: smallest number of tokens in a window, if it has as many.
+        unseen: description of the unseen text.
+        seed: seed of the window lengths and the untrained network.
     """
     generator = torch.Generator().manual_seed(seed)
     untrained = Autoencoder(

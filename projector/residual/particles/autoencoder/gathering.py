@@ -1,4 +1,4 @@
-"""Text for training and other text to test on, and the hidden states of both."""
+"""Gather training text and test text, and the hidden states of both."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Gathered:
     """The states of windows of text, (F, T, H) float32 each.
 
     Attributes:
-        train, held_out: of text to train on and of other text.
-        corpus: what the text is, as provenance says it.
-        unseen: what the other text is, in words.
-        notes: for people.
+        train, held_out: states of training text and of held-out text.
+        corpus: provenance of the text.
+        unseen: description of the held-out text.
+        notes: remarks for the user.
     """
 
     train: list[Tensor]
@@ -58,15 +58,17 @@ def gather(
 ) -> Gathered:
     """Read a corpus and run the model on it.
 
-    Windows begin where a document begins, or where the one before it ends, and have up to 128
-    tokens, as a prompt has: the tokens that the tokenizer puts before a text come first.
+    Windows begin at the start of a document or at the end of the previous window, and have up to
+    128 tokens. Like a prompt, they start with the special tokens that the tokenizer adds before a
+    text.
 
     Args:
         corpus: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
-        max_tokens: most tokens to train on; fewer where their states would need over 1.5 GiB.
+        max_tokens: largest number of tokens to train on; fewer if their states would need over 1.5
+            GiB.
 
     Raises:
-        UserError: if the corpus can't be read, or holds too little to hold anything out.
+        UserError: if the corpus can't be read, or is too short to hold out text.
     """
     tokenizer = subject.loaded.tokenizer
     most = find_context(subject.model, tokenizer)

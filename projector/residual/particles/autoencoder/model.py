@@ -1,14 +1,14 @@
-"""The network: tokens of any number become a fixed number of vectors, and these become the tokens.
+"""The network: any number of tokens is encoded to a fixed number of vectors, and decoded again.
 
 As in a Perceiver (Jaegle et al. 2021, arXiv:2103.03206), a fixed number of learned queries attend
 to the tokens, and each gives one vector, a particle. Position queries attend to the particles and
-give every token back. Each token carries a code of its place, so that the same tokens in another
-order give other particles. Content and place both count in attention: the particles are spread over
-the sequence at even steps, and at first each attends to one token. The particles of one token take
-turns: the first of them reads the widest of the stream's principal components, the next one those
-that follow; where a token has more particles than its components need, the others read it in random
-directions, which the decoder learns to use. So training starts near to what PCA keeps, and can go
-on from there.
+reconstruct every token. Each token has a position encoding, so the same tokens in another order
+give other particles. Attention uses both content and position: the particles are spread evenly over
+the sequence, and initially each attends to one token. The particles of one token share its
+principal components: the first reads the largest components, the next one the following ones. If a
+token has more particles than needed for all components, the additional particles read it in random
+directions, which the decoder learns to use. Training thus starts close to the result of PCA and
+improves on it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Autoencoder(nn.Module):
     """Encoder and decoder for the states of one sequence in one frame.
 
     Args:
-        n_hidden: H, of the stream.
-        n_particles: K.
-        width: W, numbers a particle. ``n_whole``, H / W, particles hold a token whole.
-        basis: (H, H) orthogonal, whose columns are the stream's principal components, the widest
-            first: what encoder and decoder start from. None for random directions.
-        generator: of the random parts.
+        n_hidden: H, the width of the stream.
+        n_particles: K, the number of particles.
+        width: W, the width of a particle. ``n_whole`` = H / W particles can hold a whole token.
+        basis: (H, H) orthogonal, with the stream's principal components as columns, the largest
+            variance first, to initialise encoder and decoder. None for random directions.
+        generator: random generator of the initial weights.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class Autoencoder(nn.Module):
         self.nothing = nn.Parameter(torch.full((self.n_turns,), -_SHARPNESS / 2))
 
     def attention(self, states: Tensor) -> Tensor:
-        """How much each particle takes of each token: (B, T, H) → (B, K, T), rows sum to 1."""
+        """The attention of each particle to each token: (B, T, H) → (B, K, T), rows sum to 1."""
         return self._attend(self._seen(states))
 
     def encode(self, states: Tensor) -> Tensor:
-        """Particles of sequences: (B, T, H) → (B, K, W)."""
+        """Encode sequences to particles: (B, T, H) → (B, K, W)."""
         seen = self._seen(states)
         pattern = self._attend(seen)
         groups = _groups(self.n_particles, states.shape[1], self.n_turns)
@@ -102,7 +102,7 @@ class Autoencoder(nn.Module):
         return torch.cat(parts, dim=1)[:, order.argsort()]
 
     def decode(self, particles: Tensor, n_tokens: int) -> Tensor:
-        """Tokens of particles: (B, K, W) → (B, T, H) for T = ``n_tokens``."""
+        """Decode particles to tokens: (B, K, W) → (B, T, H) for T = ``n_tokens``."""
         places = (torch.arange(n_tokens) + 0.5) / n_tokens
         queries = _waves(places) @ self.place_queries
         keys = particles @ self.particle_keys + self.queries
@@ -119,11 +119,11 @@ class Autoencoder(nn.Module):
         return found
 
     def written(self, particles: Tensor, n_tokens: int) -> Tensor:
-        """What each particle writes into the stream: (B, K, W) → (B, K, H), normalised.
+        """The output of each particle in the stream: (B, K, W) → (B, K, H), normalised.
 
-        A particle's own numbers are coordinates along directions of its turn, so those of unlike
-        turns can't be compared; what they write can. Of a token's sum the decoder takes off the
-        code of its place, and adds what its last perceptron makes of the rest.
+        A particle's own numbers are coordinates along different directions for different particles,
+        so only the outputs can be compared. From the sum for a token, the decoder subtracts the
+        position encoding, and adds the output of its last perceptron.
         """
         found = particles.new_zeros(*particles.shape[:2], self.n_hidden)
         writes = self.write.unflatten(0, (self.n_turns, self.width))
@@ -132,18 +132,18 @@ class Autoencoder(nn.Module):
         return found
 
     def needed(self, n_tokens: int) -> Tensor:
-        """(K,) bool: the first ``n_whole`` particles of each token.
+        """The first ``n_whole`` particles of each token, (K,) bool.
 
-        Further ones read again what these have read, and learn to write little.
+        Additional particles read the same again, and learn to write little.
         """
         return _rank_in_token(self.n_particles, n_tokens) < self.n_whole
 
     def copies(self, n_tokens: int) -> Tensor:
-        """(K,) bool: those that read the same as an earlier one of their token."""
+        """Particles that read the same as an earlier particle of their token, (K,) bool."""
         return _rank_in_token(self.n_particles, n_tokens) >= self.n_turns
 
     def forward(self, states: Tensor) -> Tensor:
-        """There and back: (B, T, H) → (B, T, H)."""
+        """Encode and decode: (B, T, H) → (B, T, H)."""
         return self.decode(self.encode(states), states.shape[1])
 
     def _seen(self, states: Tensor) -> Tensor:

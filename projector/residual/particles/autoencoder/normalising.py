@@ -1,4 +1,4 @@
-"""Hidden states brought to one scale in every frame, and tokens that are too long for that."""
+"""Normalise hidden states to one scale in every frame, with a treatment of outliers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from projector.residual.outliers import TIMES_USUAL
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """Mean and scale of each frame over a corpus, tokens of outlying norm left out.
+    """Mean and scale of each frame over a corpus, without tokens of outlying norm.
 
     Attributes:
         means: (F, H) float32.
-        scales: (F,) float32, one a frame: the root mean square of what is left without the mean.
+        scales: (F,) float32, one per frame: the root mean square after subtracting the mean.
         usual: (F,) float32, the median norm of tokens.
     """
 
@@ -29,10 +29,10 @@ class Normaliser:
 
     @classmethod
     def of(cls, states: Sequence[Tensor]) -> Normaliser:
-        """What some sequences (F, T, H) say.
+        """Fit to some sequences (F, T, H).
 
         Raises:
-            UserError: if no token can be used, or all of them are the same in some frame.
+            UserError: if no token can be used, or all tokens are the same in some frame.
         """
         norms = torch.cat([each.float().norm(dim=-1) for each in states], dim=1)
         usual = norms.where(norms.isfinite(), torch.nan).nanmedian(dim=1).values
@@ -56,13 +56,14 @@ class Normaliser:
 
     @property
     def n_frames(self) -> int:
-        """F."""
+        """Number of frames, F."""
         return len(self.scales)
 
     def apply(self, states: Tensor) -> Tensor:
-        """(F, T, H) of all frames → (F, T, H) float32, of mean 0 and mean square 1 a number.
+        """Normalise (F, T, H) of all frames to float32 with mean 0 and mean square 1.
 
-        A vector longer than an outlier's least length is cut to it; one that is not finite is 0.
+        A vector longer than the outlier threshold is shortened to it; a non-finite vector becomes
+        0.
         """
         moved = (states.float() - self.means[:, None]) / self.scales[:, None, None]
         moved = moved.where(moved.isfinite().all(dim=-1, keepdim=True), 0.0)
@@ -70,11 +71,11 @@ class Normaliser:
         return moved * (most / moved.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
 
     def undo(self, normal: Tensor) -> Tensor:
-        """The states (F, T, H) that would be normalised to these, in the units of the stream."""
+        """Invert :meth:`apply`: the states (F, T, H) in units of the stream."""
         return normal * self.scales[:, None, None] + self.means[:, None]
 
     def is_usual(self, states: Tensor) -> Tensor:
-        """(T,) bool, which tokens of a sequence (F, T, H) are no outliers in any frame."""
+        """Which tokens of a sequence (F, T, H) are not outliers in any frame, (T,) bool."""
         return _is_usual(states, self.usual)
 
 

@@ -1,4 +1,4 @@
-"""What is measured of an autoencoder, and how it is made: frozen records. Nothing heavy."""
+"""Records of an autoencoder's evaluation and settings; importing this is fast."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LEAST_WINDOWS = 2
 
 @dataclass(frozen=True)
 class Margin:
-    """By how much the autoencoder exceeds something simpler, window by window.
+    """The advantage of the autoencoder over a simpler method, window by window.
 
     Attributes:
         difference: mean over windows of the difference of R² within a window.
         error: its standard error; None for one window.
-        n_windows: how many windows.
+        n_windows: number of windows.
     """
 
     difference: float
@@ -44,7 +44,7 @@ class Margin:
 
     @property
     def is_worse(self) -> bool:
-        """Whether it is below 0 by more than that."""
+        """Whether it is negative by more than twice its standard error."""
         return self.error is not None and self.difference < -_TIMES_ERROR * self.error
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,21 +56,21 @@ class Margin:
 class Score:
     """R² per token on unseen text: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖² over tokens without outliers.
 
-    All are None if no token counts.
+    All values are None if no token counts.
 
     Attributes:
         frame: "embedding", "layer 0", …; "all" for all frames together, each normalised.
-        layer: None in the embedding and over all.
-        autoencoder: of the trained autoencoder.
-        pca_same_size: of principal components, as many a token as the particles of its sequence
-            have numbers for it, and at most H. They are shared by all frames, as the autoencoder
-            is, and the autoencoder's training starts from them.
-        pca_per_frame: the same of principal components that each frame has for itself.
-        pca_width: of as many principal components a token as one particle has numbers.
-        untrained: of the same network with random weights, with the best linear map from what it
-            gives to the tokens, found on the text of the training.
-        mean: 0 by definition: the mean vector in place of each token.
-        margins: by how much the autoencoder exceeds each of ``COMPARED``.
+        layer: index of the layer; None for the embedding and for "all".
+        autoencoder: R² of the trained autoencoder.
+        pca_same_size: R² of principal components, with as many numbers per token as the particles
+            of its sequence have, and at most H. Like the autoencoder, they are shared by all
+            frames; the autoencoder's training starts from them.
+        pca_per_frame: the same with separate principal components for each frame.
+        pca_width: R² of as many principal components per token as one particle has numbers.
+        untrained: R² of the same network with random weights, followed by the best linear map from
+            its output to the tokens, fitted on the training text.
+        mean: R² of the mean vector for each token, 0 by definition.
+        margins: the advantage of the autoencoder over each of ``COMPARED``.
     """
 
     frame: str
@@ -91,15 +91,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well tokens are reconstructed on text that was not trained on.
+    """How well tokens of unseen text are reconstructed.
 
     Attributes:
-        n_sequences, n_tokens: windows and tokens of the unseen text, outliers left out.
-        total: over all frames.
-        frames: of each.
-        by_length: over all frames, of sequences by their number of tokens: up to the number that
-            is the key.
-        held_out: what the unseen text is.
+        n_sequences, n_tokens: number of windows and tokens of the unseen text, without outliers.
+        total: score over all frames.
+        frames: score of each frame.
+        by_length: score over all frames for sequences with up to as many tokens as the key.
+        held_out: description of the unseen text.
     """
 
     n_sequences: int
@@ -118,14 +117,15 @@ class Evaluation:
 
     @property
     def warning(self) -> str | None:
-        """Plain sentences where the autoencoder is not clearly better than something simpler."""
+        """Sentences if the autoencoder isn't clearly better than a simpler method."""
         own = self.total.autoencoder
         if own is None:
             return f"How good the autoencoder is could not be measured, because {self.reason}."
         if own <= 0:
             return (
                 f"The autoencoder is no better than the mean vector (R² {_number(own)} on unseen "
-                "text): its particles say nothing about the tokens. Train it for more steps."
+                "text): its particles hold no information about the tokens. Train it for more "
+                "steps."
             )
         known = _not_exceeded(self.total)
         found = [_no_better("The autoencoder", self.total, known)] if known else []
@@ -153,10 +153,10 @@ class Evaluation:
 
     @classmethod
     def of_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """What :meth:`as_dict` gave.
+        """Restore the result of :meth:`as_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: for other content.
+            KeyError, TypeError, ValueError: for invalid content.
         """
         return cls(
             int(content["n_sequences"]),

@@ -1,4 +1,4 @@
-"""Training of an autoencoder on the hidden states of a corpus."""
+"""Train an autoencoder on the hidden states of a corpus."""
 
 from __future__ import annotations
 
@@ -47,24 +47,25 @@ def train_autoencoder(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train an autoencoder of a model's hidden states in all frames, and test it on other text.
+    """Train an autoencoder of a model's hidden states in all frames, and test it on unseen text.
 
-    A step takes windows of one length, drawn from 8 to 128 tokens, of drawn frames; the loss is the
-    mean squared error over tokens that are no outliers. The model is not changed. Equal seeds give
-    equal weights on one CPU with one number of threads.
+    A step uses windows of one random length from 8 to 128 tokens, in random frames. The loss is the
+    mean squared error over tokens that are not outliers. The model is not changed. Equal seeds give
+    equal weights on the same CPU with the same number of threads.
 
     Args:
         subject: a subject, or a model's name.
         corpus: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
-        n_particles: K, vectors that a sequence becomes; at most 16,384.
-        width: W, numbers of each; at most the width of the stream.
-        steps: steps of Adam, whose rate falls to 0 as a cosine does; None for 1,200, 0 for none.
-        max_tokens: most tokens of the corpus to train on.
-        seed: of weights, and of what each step takes.
+        n_particles: K, the number of particles per sequence; at most 16,384.
+        width: W, the width of a particle; at most the width of the stream.
+        steps: number of steps of Adam, with a cosine decay of the learning rate to 0; None for
+            1,200, 0 for no training.
+        max_tokens: largest number of tokens of the corpus to train on.
+        seed: seed of the weights and the batches.
 
     Raises:
-        SettingError: for a number that is not possible.
-        UserError: if the corpus can't be read or holds too little, or a state is not finite.
+        SettingError: for an invalid number.
+        UserError: if the corpus can't be read or is too short, or a state isn't finite.
     """
     steps = N_STEPS if steps is None else steps
     _check(n_particles, width, steps, max_tokens, seed)
