@@ -361,8 +361,7 @@ class RunningExamples:
         self.sample = state["sample"].to(device)
 
     def found(self) -> dict[str, Tensor]:
-        """The results so far, on the CPU, as :class:`Examples`.
-        """
+        """The results so far, on the CPU, as :class:`Examples`."""
         n = self.n_neurons
         values, at = self.values.cpu().T, self.at.cpu().T
         return {

@@ -57,8 +57,7 @@ def check_format(
     """
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise UserError(
-            f"'{path}' is not a file of this program (its format isn't {format_name}): "
-            f"{if_foreign}"
+            f"'{path}' is not a file of this program (its format isn't {format_name}): {if_foreign}"
         )
     return content
 
