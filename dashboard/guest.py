@@ -1,4 +1,4 @@
-"""A model that is ready to be worked with."""
+"""A model that is ready for use."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from projector.residual.subject import Subject
 
 @dataclass(frozen=True)
 class Guest:
-    """The model in memory and where its parts are."""
+    """The model in memory, with its architecture."""
 
     loaded: LoadedModel
     architecture: Architecture
 
     @cached_property
     def subject(self) -> Subject:
-        """The same model as one whose residual stream is looked at."""
+        """The model as a subject for measurements of the residual stream."""
         return Subject(self.loaded, self.architecture)

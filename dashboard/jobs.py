@@ -1,8 +1,8 @@
-"""Jobs in the background: a process each, which keeps in a file how it is doing.
+"""Background jobs, in one process each, which reports its state in a file.
 
-Below the first root, ``.jobs`` holds three files a job: ``NAME.json``, what was asked and which
-process does it; ``NAME.state``, written by that process (:mod:`dashboard.running`); and
-``NAME.log``, what the command printed, for people alone.
+Below the first root, ``.jobs`` holds three files per job: ``NAME.json``, the order and the process;
+``NAME.state``, written by that process (:mod:`dashboard.running`); and ``NAME.log``, the command's
+output, for people.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ FOLDER = ".jobs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Phase = Literal["begun", "running", "finished", "stopped", "failed"]
 _PHASES: tuple[Phase, ...] = ("begun", "running", "finished", "stopped", "failed")
-# Of what a file says: it is shown on a page.
+# Most characters of an error in a file, because a page shows it.
 _MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: models that are scored, and what it does now."""
+    """The progress of a job: scored models, and the current step."""
 
     n_done: int = 0
     doing: str = ""
@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Word:
-    """What the process of a job says of itself.
+    """The state that a job's process reports.
 
     Attributes:
         error: why it failed.
@@ -66,7 +66,7 @@ class Word:
 
     @classmethod
     def read(cls, path: Path) -> Word | None:
-        """What a file says; None where there is none, or it can't be read."""
+        """Read a state file; None if it is missing or can't be read."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["phase"] not in _PHASES:
@@ -80,10 +80,10 @@ class Word:
 
 @dataclass(frozen=True)
 class State:
-    """How a job is doing: in words, and the share of its models that are done.
+    """The state of a job in words, with the share of finished models.
 
     Attributes:
-        error: why it failed, where the process could say so.
+        error: why it failed, if the process reported it.
     """
 
     phase: Literal["running", "done", "stopped", "failed"]
@@ -98,13 +98,13 @@ class State:
 
 @dataclass(frozen=True)
 class Job:
-    """One sweep that was started from the page, told by the file that it left below the root.
+    """One sweep that was started from the page, read from its file below the root.
 
     Attributes:
-        name: of its report's ``folder``.
-        log: what its command printed; its other files lie beside that.
-        is_stopping: it was told to stop, whether or not it has.
-        order: what it was started from; None where that is not known, and it can't go on.
+        name: name of its report's ``folder``.
+        log: output of its command; its other files are next to it.
+        is_stopping: whether it was asked to stop, even if it still runs.
+        order: the order that it was started from; None if unknown, and then it can't resume.
     """
 
     name: str
@@ -118,15 +118,15 @@ class Job:
 
     @property
     def word_path(self) -> Path:
-        """What its process says of itself."""
+        """The file with its process's state."""
         return self.log.with_name(f"{self.name}.state")
 
     def state(self) -> State:
-        """Read anew each time."""
-        # Asked before its word is read: its last one is written before it ends.
+        """The current state, read again on each access."""
+        # Checked before its state is read, because the last state is written before it ends.
         is_running = self._process() is not None
         word = Word.read(self.word_path)
-        # One that an earlier version of the app started says nothing: its report does.
+        # A job of an earlier version of the app has no state file, only its report.
         progress = progress_of(self.folder, self.order) if word is None else word.progress
         share = min(1.0, progress.n_done / self.n_models)
         text = f"{progress.n_done:,} of {self.n_models:,} models"
@@ -143,15 +143,15 @@ class Job:
             return State("failed", share, f"{text}; it ended for an unknown reason")
         if word.phase == "failed":
             return State("failed", share, text, word.error or UserError("see its log"))
-        # It had no time to say so.
+        # It had no time to report it.
         return State(
             "failed", share, f"{text}; it was killed from outside; memory may have run out"
         )
 
     def stop(self) -> None:
-        """As Ctrl-C does: what is done stays, and the sweep can be resumed.
+        """Stop it as Ctrl-C does: finished rows stay, and the sweep can be resumed.
 
-        Told a second time it is ended at once.
+        A second call ends it at once.
         """
         process = self._process()
         if process is None:
@@ -163,7 +163,7 @@ class Job:
         process.send_signal(signal.SIGINT)
 
     def forget(self) -> None:
-        """Take it off the list, if it has ended; its report stays."""
+        """Remove it from the list, if it has ended; its report stays."""
         if self._process() is None:
             for path in (self.log.with_name(f"{self.name}.json"), self.word_path, self.log):
                 path.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ def living_process(pid: int, created: float) -> psutil.Process | None:
     """The process of a job, if it still runs.
 
     Args:
-        created: when it was started, in seconds since 1970: numbers of processes are used again.
+        created: its start, in seconds since 1970, because process numbers are reused.
     """
     try:
         process = psutil.Process(pid)
@@ -187,7 +187,7 @@ def living_process(pid: int, created: float) -> psutil.Process | None:
 
 
 def progress_of(folder: Path, order: Order | None) -> Progress:
-    """How far a sweep is, as its report tells; a damaged one tells of nothing."""
+    """The progress of a sweep from its report; no progress if the report is damaged."""
     if not (folder / JSON_FILE).exists():
         return Progress(0, "loading the model and the texts")
     try:
@@ -199,7 +199,7 @@ def progress_of(folder: Path, order: Order | None) -> Progress:
 
 
 def _doing(done: set[tuple[str, str, float, int]], order: Order) -> str:
-    """What the models that are there tell of what is done now."""
+    """The current step, from the finished models."""
     calibrated = {seed for method, _, _, seed in done if method != DENSE}
     for task in tasks_of(order.settings()):
         if done.issuperset(task.combinations):
@@ -214,7 +214,7 @@ def _doing(done: set[tuple[str, str, float, int]], order: Order) -> str:
 
 
 def find(root: Path) -> list[Job]:
-    """Jobs that were started below a root, the youngest first."""
+    """Jobs that were started below a root, the newest first."""
     found = []
     for path in (root / FOLDER).glob("*.json") if (root / FOLDER).is_dir() else ():
         job = read(root, path.stem)
@@ -224,7 +224,7 @@ def find(root: Path) -> list[Job]:
 
 
 def read(root: Path, name: str) -> Job | None:
-    """The job of a name; None where its file tells of none."""
+    """The job with this name; None without a valid file."""
     try:
         values = json.loads((root / FOLDER / f"{name}.json").read_text(encoding="utf-8"))
         if not NAME.fullmatch(values["name"]) or name != values["name"]:
@@ -244,11 +244,11 @@ def read(root: Path, name: str) -> Job | None:
 
 
 def launch(root: Path, order: Order, command: list[str]) -> Job:
-    """Start a process that runs ``pruning`` with these arguments and says how it is doing."""
+    """Start a process that runs ``pruning`` with these arguments and reports its state."""
     jobs = root / FOLDER
     jobs.mkdir(parents=True, exist_ok=True)
     log = jobs / f"{order.name}.log"
-    # What the process before it said is not of this one.
+    # The state of an earlier process doesn't belong to this one.
     log.with_name(f"{order.name}.state").unlink(missing_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -256,7 +256,7 @@ def launch(root: Path, order: Order, command: list[str]) -> Job:
             stdout=file,
             stderr=file,
             stdin=subprocess.DEVNULL,
-            # The app's own Ctrl-C is none of its business.
+            # Ctrl-C in the app must not reach it.
             start_new_session=True,
         )
     job = Job(
@@ -273,7 +273,7 @@ def launch(root: Path, order: Order, command: list[str]) -> Job:
 
 
 def _write(job: Job) -> None:
-    """Keep what finds the job again."""
+    """Write the file that identifies the job."""
     values = {
         "name": job.name,
         "pid": job.pid,
@@ -292,7 +292,7 @@ def _replace(path: Path, values: dict[str, Any]) -> None:
 
 
 def _cut(record: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of an error, as long as a page has room for."""
+    """An error, cut to the length that a page can show."""
     parts: list[Any] = []
     left = _MOST_CHARACTERS
     for part in record["parts"]:

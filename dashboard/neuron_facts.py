@@ -1,4 +1,4 @@
-"""What a neuron's card shows: pure functions of examples, correlations and weights."""
+"""Facts for a neuron's card: pure functions of examples, correlations and weights."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from projector.statistics.examples import Examples
 
 QUANTILES = (0.99, 0.9, 0.75, 0.5, 0.25, 0.1, 0.01)
 _N_BINS = 60
-# Of the 32 tokens that are shown: what stands before a token is what a causal neuron knows.
+# How many of the 32 shown tokens come before the token: a causal neuron depends only on these.
 _N_BEFORE, _N_AFTER = 23, 8
-# Tokens that the model reads before the one that is shown, at most: what it said in the corpus.
+# Most tokens that the model reads before the shown token, to get the activation in the corpus.
 _MOST_READ = 256
 
 
 @dataclass(frozen=True)
 class Place:
-    """A token of the corpus on which the neuron is looked at.
+    """A token of the corpus to show for a neuron.
 
     Attributes:
         group: why it is shown.
         at: its number in the corpus.
-        value: the neuron's activation there.
+        value: the neuron's activation on it.
     """
 
     group: str
@@ -43,9 +43,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Some tokens of the corpus with the neuron's activation on each; ``focus`` is the one.
+    """Some tokens of the corpus with the neuron's activation on each; ``focus`` is the shown token.
 
-    Where an activation isn't known it is NaN.
+    Unknown activations are NaN.
     """
 
     place: Place
@@ -71,14 +71,14 @@ class Neighbour:
 
 
 def histogram(examples: Examples, neuron: int) -> Histogram:
-    """Of the tokens that were drawn evenly, where the neuron is finite."""
+    """Histogram over the evenly sampled tokens on which the neuron is finite."""
     values = examples.sample[:, neuron].double().numpy()
     counts, edges = np.histogram(values[np.isfinite(values)], bins=_N_BINS)
     return Histogram(counts, edges)
 
 
 def places(examples: Examples, neuron: int, seed: int = 0) -> list[Place]:
-    """Where the neuron is highest and lowest over the corpus, at its quantiles, and at random."""
+    """Tokens with the neuron's highest and lowest activations, at its quantiles, and at random."""
     found = []
     for group, values, at in (
         ("highest", examples.highest, examples.highest_at),
@@ -106,9 +106,9 @@ def places(examples: Examples, neuron: int, seed: int = 0) -> list[Place]:
 
 
 def saved_excerpts(examples: Examples, pieces: Pieces, wanted: Sequence[Place]) -> list[Excerpt]:
-    """What stands around each place, without the model: the activation is known there alone.
+    """The text around each place, without the model: only the place's own activation is known.
 
-    A place whose tokens weren't kept is left out.
+    Places whose tokens weren't kept are left out.
     """
     found = []
     for place in wanted:
@@ -122,7 +122,7 @@ def saved_excerpts(examples: Examples, pieces: Pieces, wanted: Sequence[Place]) 
 
 
 def _in_one_line(texts: Sequence[str]) -> tuple[str, ...]:
-    """Tokens' texts with ⏎ for a new line: an excerpt of code would take a screen otherwise."""
+    """Tokens' texts with ⏎ for a new line, because an excerpt of code would take a whole screen."""
     return tuple(readable(text, running=True).replace("\n", "").replace("\t", "") for text in texts)
 
 
@@ -136,9 +136,9 @@ def read_excerpts(
     *,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Excerpt]:
-    """Run the model over what stands before each place, and read the neuron at every token.
+    """Run the model over the text before each place, and read the neuron at every token.
 
-    Tokens after the place are shown too; a causal neuron there knows more than at the place.
+    Tokens after the place are shown too; a causal neuron has read more there than at the place.
     """
     model = guest.loaded.model
     trunk: Any = getattr(model, "base_model", model)
@@ -146,7 +146,7 @@ def read_excerpts(
     tap = guest.architecture.blocks[layer].taps[site]
     found = []
     for place in wanted:
-        # What stands behind a token is no matter to a causal neuron, and is to another.
+        # Tokens after the place don't change a causal neuron's activation, but other neurons'.
         n_after = _N_AFTER if guest.architecture.is_causal else _MOST_READ
         ids, focus = examples.context(place.at, _MOST_READ - _N_AFTER - 1, n_after)
         passed: list[Tensor] = []
@@ -169,7 +169,7 @@ def read_excerpts(
 def neighbours(
     correlation: NDArray[np.float32], neuron: int, most: int = 10
 ) -> tuple[list[Neighbour], list[Neighbour]]:
-    """The neurons of greatest and of least ρ with one; by ρ, not by the map."""
+    """The neurons with the highest and the lowest ρ to one; by ρ, not by the map."""
     rho = correlation[neuron].astype(np.float64).copy()
     rho[neuron] = np.nan
     known = np.flatnonzero(np.isfinite(rho))
@@ -181,7 +181,7 @@ def neighbours(
 
 @dataclass(frozen=True)
 class Written:
-    """A token of the vocabulary, and what the neuron adds to its logit for each unit it fires."""
+    """A token of the vocabulary, and the neuron's effect on its logit per unit of activation."""
 
     text: str
     effect: float
@@ -190,12 +190,12 @@ class Written:
 def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list[Written], ...]:
     """Tokens that an MLP neuron's output weights promote and suppress most.
 
-    The neuron's output weights through the unembedding, W_U w_j, less the mean over tokens, which
-    the softmax takes out; what later layers and the last norm's scale do about it is left out.
-    (Geva et al. 2022, arXiv:2203.14680.)
+    The neuron's output weights through the unembedding, W_U w_j, minus the mean over tokens, which
+    the softmax ignores. Later layers and the scale of the final norm are left out. (Geva et al.
+    2022, arXiv:2203.14680.)
 
     Raises:
-        UserError: if the model has no unembedding, or the layer no MLP whose weights are known.
+        UserError: if the model has no unembedding, or the layer has no MLP with known weights.
     """
     if not guest.architecture.is_causal:
         raise UserError(
@@ -224,7 +224,7 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
 
 
 def output_norms(guest: Guest) -> dict[int, NDArray[np.floating]]:
-    """Norm of each MLP neuron's output weights, (N,), by layer; of layers whose MLP is known."""
+    """Norm of each MLP neuron's output weights, (N,), by layer, for layers whose MLP is known."""
     found: dict[int, NDArray[np.floating]] = {}
     for layer, block in enumerate(guest.architecture.blocks):
         if block.mlp is not None:
@@ -236,10 +236,10 @@ def output_norms(guest: Guest) -> dict[int, NDArray[np.floating]]:
 def importance(
     mean: NDArray[np.floating], spread: NDArray[np.floating], norms: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    """Root mean square activation × norm of the output weights, (N,); of MLP neurons.
+    """Root mean square activation × norm of the output weights of MLP neurons, (N,).
 
-    What a neuron adds to the stream on average, after Wanda (Sun et al. 2023, arXiv:2306.11695)
-    by whole neurons.
+    It estimates a neuron's mean contribution to the stream, after Wanda (Sun et al. 2023,
+    arXiv:2306.11695) by whole neurons.
 
     Args:
         mean, spread: (N,) mean and standard deviation of activations over a corpus.

@@ -1,7 +1,7 @@
-"""What a sweep of the page is to compare: typed, checked, and turned into a command.
+"""A page's order of a sweep: check it, and turn it into a command.
 
-What was asked for is kept in a file, never the command itself: a sweep that goes on is started from
-what was asked, which is checked anew.
+A file keeps the order, never the command: a resumed sweep starts from the order, which is checked
+again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEAST_SEQUENCES, MOST_SEQUENCES = 5, 100_000
 
 
 class Grounds(Protocol):
-    """Where a job may read and write, and on what it runs; the app's settings are one."""
+    """Folders that a job may read and write, and its device; the app's settings are one."""
 
     @property
     def roots(self) -> tuple[Path, ...]: ...
@@ -45,14 +45,14 @@ class Grounds(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """What a sweep is to compare, as it was typed.
+    """The order of a sweep, as typed.
 
     Attributes:
-        name: of the report: its folder below the first root.
-        projection: its name below the roots; ``model``: what to load for it.
+        name: name of the report, which is its folder below the first root.
+        projection: its name below the roots; ``model``: the model to load for it.
         sparsities: such as ``0.1, 30%``.
-        n_sequences: calibration sequences a seed.
-        evaluation: one text, or several with commas between.
+        n_sequences: calibration sequences per seed.
+        evaluation: one text, or several separated by commas.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Order:
     evaluation: str
 
     def settings(self) -> SweepSettings:
-        """What it comes to.
+        """The sweep's settings.
 
         Raises:
-            UserError: if it can't be.
+            UserError: if the order is invalid.
         """
         for kind, chosen in (("method", self.methods), ("refit", self.refits)):
             if not chosen:
@@ -96,7 +96,7 @@ class Order:
 
     @property
     def n_models(self) -> int:
-        """The dense model, and the others.
+        """The number of models to score, including the dense model.
 
         Raises:
             UserError: see :meth:`settings`.
@@ -105,7 +105,7 @@ class Order:
 
 
 def order_of(name: str, values: Any) -> Order | None:
-    """What a file says was asked for, if that is whole and could be asked for on the page."""
+    """Read an order from a file, if it is complete and valid for the page."""
     if not isinstance(values, dict) or values.get("name") != name:
         return None
     try:
@@ -126,10 +126,10 @@ def order_of(name: str, values: Any) -> Order | None:
 
 
 def command_of(settings: Grounds, order: Order, *, resume: bool) -> list[str]:
-    """The arguments of ``pruning`` for what was asked.
+    """The arguments of ``pruning`` for an order.
 
     Raises:
-        UserError: for what it would refuse at once.
+        UserError: for orders that the command would refuse.
     """
     sweep = order.settings()
     root = settings.roots[0]
@@ -140,7 +140,7 @@ def command_of(settings: Grounds, order: Order, *, resume: bool) -> list[str]:
     if projection is None:
         raise UserError(f"there is no projection '{order.projection[:80]}' here: choose another")
     settings.check_model(order.model)
-    # Several texts may be scored on; each of them lies below a root.
+    # There may be several evaluation texts; each must lie below a root.
     texts = []
     for kind, text in (("calibration", order.calibration), ("evaluation", order.evaluation)):
         parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -168,10 +168,10 @@ def command_of(settings: Grounds, order: Order, *, resume: bool) -> list[str]:
         "--device", settings.device,
         "--dtype", settings.dtype,
         "--out", str(out),
-        # A small sweep: all of a text takes longer than the rest of it.
+        # A small sweep: scoring all windows would take longer than the rest of it.
         "--no-winners",
         "--json",
         *(["--resume"] if resume else []),
-        # A model's name comes from a projection: whatever it is, it is no option.
+        # A model's name comes from a projection, and must not be read as an option.
         "--", order.model,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the landing page computes: maps in two coordinates, and the strongest groups of all maps."""
+"""Computations of the landing page: maps in two coordinates, and the strongest groups."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from projector.sites import MapKey
 from pruning.poles.poles import Pole, Poles
 
-# Of one map, so that a list of groups leads to several.
+# Most groups of one map, so that a list of groups covers several maps.
 _MOST_OF_A_MAP = 3
-# The part of a map's points that may lie beyond its edge.
+# Share of a map's points that may lie beyond its edge.
 _BEYOND = 0.004
 
 
 @dataclass(frozen=True)
 class Flat:
-    """The points of one map as a small picture shows them.
+    """The points of one map for a small picture.
 
     Attributes:
-        points: (M, 2) uint8, from the left and from the bottom, of neurons that have a position.
-        neurons: (M,) which those are, ascending.
+        points: (M, 2) uint8, from the left and from the bottom, for neurons with a position.
+        neurons: (M,) numbers of these neurons, ascending.
     """
 
     points: NDArray[np.uint8]
@@ -35,11 +35,11 @@ class Flat:
 
 @dataclass(frozen=True)
 class Group:
-    """A pole and where it was found.
+    """A pole with its map.
 
     Attributes:
-        number: of the pole in its map.
-        margin: mean ρ inside minus mean ρ to the pole where that is highest; None where unknown.
+        number: number of the pole in its map.
+        margin: mean ρ inside minus the highest mean ρ to another pole; None if unknown.
     """
 
     layer: int
@@ -50,10 +50,10 @@ class Group:
 
 
 def flatten(positions: Tensor) -> Flat:
-    """A map in two coordinates, about its own middle and as large as the picture.
+    """A map in two coordinates, centred and scaled to the picture.
 
-    Of more than two dimensions the two widest principal axes are drawn. Positions on a line are
-    drawn from left to right, one above the other, so that dense places can be seen.
+    With more than two dimensions, the two widest principal axes are drawn. Positions on a line are
+    drawn from left to right at different heights, so that dense places are visible.
 
     Args:
         positions: (N, d) floating point, NaN for a neuron without a position.
@@ -93,9 +93,9 @@ def _to_bytes(points: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def strongest_groups(found: Mapping[MapKey, Poles], most: int) -> list[Group]:
-    """The groups that stand out most: distinct ones by their margin, then the others.
+    """The groups that stand out most: distinct groups by margin, then the rest.
 
-    Of one map there are few, so that the list leads to several.
+    The list has few groups of one map, so that it covers several maps.
     """
     groups = [
         Group(layer, site, k, pole, poles.margin(k))

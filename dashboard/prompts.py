@@ -1,5 +1,4 @@
-"""A prompt's tokens, what every neuron does at each of them, and which token the model expects
-next."""
+"""A prompt's tokens, the activation of every neuron on each, and the model's next tokens."""
 
 from __future__ import annotations
 
@@ -27,21 +26,21 @@ from projector.storage.bounded import BoundedFolder
 from projector.storage.places import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")
-# Of one map over all tokens: three of them are sent at once, and Streamlit's messages have an end.
+# Most bytes of one map over all tokens: three are sent at once, and Streamlit limits messages.
 _MOST_VALUES = 40_000_000
-# Logits of all tokens, beyond which no next token is told: 1 GiB in float32.
+# Most logits of all tokens for which next tokens are computed: 1 GiB in float32.
 _MOST_LOGITS = 2**28
 _N_NEXT, _ROWS_AT_ONCE = 5, 64
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user typed, and how many tokens the model is to add.
+    """The typed text, and the number of tokens that the model adds.
 
     Attributes:
-        text: as typed.
-        n_new: tokens to generate; 0 for none.
-        as_chat: put it through the model's chat template, as the user's turn.
+        text: the typed text.
+        n_new: number of tokens to generate.
+        as_chat: whether to send it through the model's chat template, as the user's turn.
     """
 
     text: str
@@ -56,7 +55,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as it is shown: ``text`` in context, with spaces, and signs that can be seen."""
+    """One token for display: ``text`` in context, with spaces, and visible signs for blanks."""
 
     id: int
     text: str
@@ -66,12 +65,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as a model reads it.
+    """A prompt as tokens.
 
     Attributes:
-        prompt: as it was sent.
-        pieces: T tokens, those of the prompt and those the model added.
-        n_prompt: tokens of the prompt.
+        prompt: the prompt that was sent.
+        pieces: T tokens, of the prompt and those that the model added.
+        n_prompt: number of tokens of the prompt.
     """
 
     prompt: Prompt
@@ -97,12 +96,12 @@ class Run:
     """A prompt run through a model.
 
     Attributes:
-        pieces: T tokens, those of the prompt and those the model added.
+        pieces: T tokens, of the prompt and those that the model added.
         activations: (layer, site) → (T, N) float16.
-        n_prompt: tokens of the prompt.
-        text: all of it, decoded.
-        nexts: of each of the T tokens, what the model expects behind it, the most probable first;
-            empty for an encoder, and for a text too long for the logits of all tokens.
+        n_prompt: number of tokens of the prompt.
+        text: the whole text, decoded.
+        nexts: the next tokens that the model expects after each of the T tokens, the most probable
+            first; empty for an encoder, and for a text too long for the logits of all tokens.
     """
 
     prompt: Prompt
@@ -119,7 +118,7 @@ def has_chat(guest: Guest) -> bool:
 
 
 def as_it_can(guest: Guest, prompt: Prompt) -> Prompt:
-    """The prompt as plain text where the model has no chat template."""
+    """The prompt as plain text if the model has no chat template."""
     if prompt.as_chat and not has_chat(guest):
         return Prompt(prompt.text, prompt.n_new)
     return prompt
@@ -131,7 +130,7 @@ def can_generate(guest: Guest) -> bool:
 
 
 def encode(guest: Guest, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, cleaned of what no keyboard types.
+    """Token ids of a prompt, without characters that can't be typed.
 
     Raises:
         UserError: see :func:`projector.model.prompting.clean` and
@@ -149,10 +148,10 @@ def encode(guest: Guest, prompt: Prompt) -> list[int]:
 def read_prompt(
     guest: Guest, prompt: Prompt, *, advance: Callable[[int], None] = lambda n: None
 ) -> Tokens:
-    """A prompt's tokens, and those that the model adds to it, greedily.
+    """A prompt's tokens, and those that the model adds greedily.
 
     Args:
-        advance: called for each token that is added; raising in it stops the work.
+        advance: called for each added token; an exception in it stops the work.
 
     Raises:
         UserError: see :func:`encode`.
@@ -179,13 +178,13 @@ def run_prompt(
     tokens: Tokens | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Run:
-    """Generate, then run all tokens once more, and keep what each neuron of ``maps`` does.
+    """Generate, then run all tokens once more, and keep the activations of ``maps``.
 
-    Generation is greedy, so that a prompt gives the same text again.
+    Generation is greedy, so a prompt gives the same text each time.
 
     Args:
-        tokens: what :func:`read_prompt` gave, where it was asked before.
-        advance: called for each token that is added; raising in it stops the work.
+        tokens: the result of :func:`read_prompt`, if known.
+        advance: called for each added token; an exception in it stops the work.
 
     Raises:
         UserError: see :func:`encode`; or if the model gives no finite activations.
@@ -208,7 +207,7 @@ def run_prompt(
 
     blocks = guest.architecture.blocks
     taps = {(layer, site): blocks[layer].taps[site] for layer, site in maps}
-    # Without its head a model runs faster: logits are asked for where they tell the next token.
+    # A model runs faster without its head: logits are computed only if they predict next tokens.
     model: Any = guest.loaded.model
     n_vocabulary = int(getattr(model.config.get_text_config(), "vocab_size", 0) or 0)
     has_nexts = can_generate(guest) and len(ids) * n_vocabulary <= _MOST_LOGITS
@@ -222,7 +221,7 @@ def run_prompt(
 
 def _nexts(logits: Tensor, tokenizer: Any) -> tuple[tuple[Next, ...], ...]:
     """The most probable next tokens of (T, V) logits."""
-    # Rows beyond the tokenizer's tokens pad the matrix: they are counted in, and not named.
+    # Rows beyond the tokenizer's tokens pad the matrix: they count, but have no text.
     n_named = min(logits.shape[1], len(tokenizer))
     n_told = min(_N_NEXT, n_named)
     found: list[list[tuple[int, float]]] = []
@@ -237,10 +236,10 @@ def _nexts(logits: Tensor, tokenizer: Any) -> tuple[tuple[Next, ...], ...]:
 
 
 def align(a: Sequence[int], b: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two prompts side by side: (R,) places in each, −1 where it has no token in that row.
+    """Align two prompts in rows: (R,) places in each, −1 if it has no token in that row.
 
-    What both have in the same order is in the same rows; of what was exchanged, tokens
-    are paired from the first on, and the rest of the longer part has no partner.
+    Tokens that both have in the same order share rows. Where the prompts differ, tokens are paired
+    from the first on, and the rest of the longer part has no partner.
     """
     rows: list[tuple[int, int]] = []
     matcher = SequenceMatcher(None, list(a), list(b), autojunk=False)
@@ -253,7 +252,7 @@ def align(a: Sequence[int], b: Sequence[int]) -> tuple[NDArray[np.int64], NDArra
 
 
 def _check_size(guest: Guest, n_tokens: int, maps: Sequence[tuple[int, str]]) -> None:
-    """Raise a UserError if the activations of so many tokens are too many to keep or to send."""
+    """Raise a UserError if the activations of that many tokens are too many to keep or to send."""
     widths = [guest.architecture.blocks[layer].widths[site] for layer, site in maps]
     needed, free = 2 * n_tokens * sum(widths), psutil.virtual_memory().available
     if 2 * needed > free:
@@ -272,10 +271,10 @@ def _check_size(guest: Guest, n_tokens: int, maps: Sequence[tuple[int, str]]) ->
 def continue_prompt(
     guest: Guest, prompt: Prompt, advance: Callable[[int], None] = lambda n: None
 ) -> str:
-    """What the model adds to a prompt, greedily.
+    """Continue a prompt greedily, and return the added text.
 
     Args:
-        advance: called for each token that is added; raising in it stops the work.
+        advance: called for each added token; an exception in it stops the work.
 
     Raises:
         UserError: see :func:`encode`.
@@ -311,12 +310,12 @@ def _generate(
     return result
 
 
-# A link holds a prompt's id, and the text is here.
+# A link holds a prompt's id; the text is in this folder.
 STORED_PROMPTS = f"prompts/{'[0-9a-f]' * 16}.json"
 
 
 def store(prompt: Prompt, folder: BoundedFolder) -> str:
-    """Keep a prompt so that a link can name it; its id.
+    """Keep a prompt so that a link can name it, and return its id.
 
     Raises:
         UserError: if the folder can't be written to.
@@ -330,7 +329,7 @@ def store(prompt: Prompt, folder: BoundedFolder) -> str:
 
 
 def recall(prompt_id: str, folder: BoundedFolder) -> Prompt:
-    """The prompt of an id.
+    """The prompt with an id.
 
     Raises:
         UserError: if there is none.

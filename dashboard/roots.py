@@ -1,4 +1,4 @@
-"""The folders that the app was started with: what lies below them is found, and nothing else."""
+"""The folders that the app was started with; the app finds only files below them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_folders(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
                 is_there = (path / file).is_file()
                 is_below = is_there and (path / file).resolve().is_relative_to(root)
             except OSError:
-                # Someone else's.
+                # A folder that this user may not read.
                 continue
             if is_below:
                 found.setdefault(name_of(path, roots), path)
@@ -32,7 +32,7 @@ def find_folders(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
 
 
 def _walk(folder: Path, depth: int) -> list[Path]:
-    """Folders to look into, not too deep: a root may be someone's home."""
+    """Folders to search, to a limited depth, because a root may be a home folder."""
     result = [folder]
     if depth < _MOST_DEPTH:
         try:
@@ -46,19 +46,19 @@ def _walk(folder: Path, depth: int) -> list[Path]:
 
 
 def _leads_out(folder: Path, root: Path) -> bool:
-    """Whether a folder holds a link to what is not below the root; False for a file."""
+    """Whether a folder is a link that leads out of the root; False for a file."""
     return any(
         path.is_symlink() and not path.resolve().is_relative_to(root) for path in folder.rglob("*")
     )
 
 
 def name_of(path: Path, roots: tuple[Path, ...]) -> str:
-    """Below the first root that holds it; the folder's own name for a root itself."""
+    """The path below the first root that holds it; the folder's name for a root itself."""
     for number, root in enumerate(roots):
         if path.is_relative_to(root):
             below = path.relative_to(root).as_posix()
             name = root.name if below == "." else below
-            # Roots may hold folders of one name, and have one name themselves.
+            # Roots may hold folders with equal names, and may have equal names themselves.
             is_only = sum(other.name == root.name for other in roots[1:]) == 1
             prefix = root.name if is_only else f"{root.name}-{number + 1}"
             return name if number == 0 else f"{prefix}:{name}"
@@ -66,13 +66,13 @@ def name_of(path: Path, roots: tuple[Path, ...]) -> str:
 
 
 def text_source(roots: tuple[Path, ...], source: str) -> str:
-    """A source of text that a page may read: the hub, the standard library, or below a root.
+    """A source of text that a page may read: the hub, the standard library, or a file below a root.
 
     Raises:
-        UserError: if it is a file anywhere else, or not there.
+        UserError: if it is a file anywhere else, or doesn't exist.
     """
     found = find_source(source)
-    # A comma would make two sources of it for a command that takes a list.
+    # For a command that takes a list, a comma would make two sources of it.
     has_form = bool(found.reader.prefix) and "," not in source
     if has_form and found.local_path is None:
         return source
@@ -82,7 +82,7 @@ def text_source(roots: tuple[Path, ...], source: str) -> str:
             if path.exists() and path.is_relative_to(root) and not _leads_out(path, root):
                 return str(path)
         except (OSError, ValueError):
-            # No file has such a name.
+            # No file can have such a name.
             continue
     names = ", ".join(root.name for root in roots)
     if has_form:

@@ -1,4 +1,4 @@
-"""The process of a background job: runs one command, and keeps in a file how that is doing.
+"""The process of a background job: runs one command, and keeps its state in a file.
 
 ``python -m dashboard.running ROOT NAME -- sweep …`` runs ``pruning sweep …`` within itself.
 """
@@ -21,19 +21,19 @@ from projector.errors import UserError
 from pruning.reporting.files import JSON_FILE
 
 _LOOK_EVERY_S = 1.0
-# What commands exit with after Ctrl-C.
+# Exit status of commands after Ctrl-C.
 _STOPPED = 130
 
 
 def run_job(root: Path, name: str, command: Callable[[], object]) -> int:
-    """Run a command, and tell in ``.jobs/NAME.state`` how it is doing and how it ended.
+    """Run a command, and keep its progress and its result in ``.jobs/NAME.state``.
 
     Args:
-        command: prints one JSON object at the end, an ``error`` where it failed, and raises a
-            SystemExit with its status; none is a status of 0.
+        command: prints one JSON object at the end, with an ``error`` if it failed, and raises a
+            SystemExit with its status; without one the status is 0.
 
     Returns:
-        The status.
+        The exit status.
     """
     path = root / FOLDER / f"{name}.state"
     word = Word("begun")
@@ -73,7 +73,7 @@ def run_job(root: Path, name: str, command: Callable[[], object]) -> int:
 
 
 def _watch(root: Path, name: str, word: Word, ended: threading.Event) -> None:
-    """Tell of progress whenever the report grows."""
+    """Write the progress whenever the report grows."""
     path, seen = root / FOLDER / f"{name}.state", Progress(-1)
     stamp: object = ""
     while not ended.is_set():
@@ -102,9 +102,9 @@ def _error(told: str) -> UserError | None:
 
 
 def main() -> None:
-    """What ``python -m dashboard.running`` does."""
+    """Entry point of ``python -m dashboard.running``."""
     root, name, _, *arguments = sys.argv[1:]
-    # An app that was itself started in the background has handed down that Ctrl-C is ignored.
+    # An app that was started in the background makes its processes ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def command() -> None:

@@ -15,8 +15,8 @@ from dashboard.views import across, heatmap, neuron, overview, poles, prompt, pr
 from dashboard.views import map as map_view
 from dashboard.views.residual import basis, contrast, heads, layer_time, lens
 
-# Less empty space above: what a page is about is to be seen without scrolling. Numbers stand beside
-# pictures, and are no headlines. Not in config.toml: any theme there would end dark and light.
+# Less empty space above, so that a page's subject is visible without scrolling. Numbers are next to
+# pictures, and aren't headlines. Not in config.toml, because a theme there disables dark and light.
 _STYLE = """<style>
 [data-testid='stMainBlockContainer'] { padding: 3.5rem 2.5rem 3rem; }
 [data-testid='stMetricValue'] { font-size: 1.5rem; }
@@ -24,7 +24,7 @@ _STYLE = """<style>
 .st-key-layout [data-testid='stButtonGroup'] > div button,
 .st-key-color-text-by [data-testid='stButtonGroup'] > div button { min-height: 2.5rem; }
 </style>"""
-# Drawn here: an icon by name would be fetched from a server of fonts.
+# Drawn here, because an icon by name would be fetched from a font server.
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="9" cy="22" r="5" '
     'fill="#E69F00"/><circle cx="23" cy="23" r="4" fill="#009E73"/><circle cx="12" cy="9" r="4" '
@@ -65,8 +65,8 @@ with session.problems():
             )
             for view in VIEWS
         }
-        # The first page opens where an address names none. Streamlit takes its own name from it, so
-        # that it is there a second time: each page can be opened by its name.
+        # The first page opens if an address names none. Streamlit removes its own name, so that it
+        # is there a second time: each page can be opened by its name.
         first = st.Page(
             partial(VIEWS[0].show, scene),
             title=VIEWS[0].TITLE,
@@ -74,14 +74,14 @@ with session.problems():
             url_path="",
             default=True,
         )
-        # Links that older versions gave name it so.
+        # Links of older versions use this name.
         start = st.Page(
             partial(VIEWS[0].show, scene),
             title=VIEWS[0].TITLE,
             icon=VIEWS[0].ICON,
             url_path="start",
         )
-        # Links of ours, since they hold the selection: one step back in the browser is one page.
+        # Our own links, because they hold the selection: one step back in the browser is one page.
         page = st.navigation([first, start, *pages.values()], position="hidden")
         if page in (first, start):
             pages[VIEWS[0].PATH] = page
@@ -96,6 +96,6 @@ with session.problems():
         # It may have loaded the model.
         tell(scene, about)
 session.write_url()
-# Links to what was selected before the page selected something else would lead back there.
+# Links drawn before the page changed the selection would lead back to the old one.
 if linked not in (None, session.current()):
     session.run_again()

@@ -1,4 +1,4 @@
-"""Sweeps in the background: started and continued from what was asked on the page."""
+"""Start and resume sweeps in the background from orders of the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pruning.methods.plan import PLAN_FILE
 
 
 def next_name(root: Path, like: str = "sweep-1") -> str:
-    """A report's name that is free below a root: ``like``, or that with another number."""
+    """A free name for a report below a root: ``like``, or the same with another number."""
     stem = re.sub(r"-\d+$", "", like)
     taken = {job.name for job in find(root)}
     name, n = like, 2
@@ -23,10 +23,10 @@ def next_name(root: Path, like: str = "sweep-1") -> str:
 
 
 def start(settings: Grounds, order: Order) -> Job:
-    """Start ``pruning sweep`` in a process of its own.
+    """Start ``pruning sweep`` in a separate process.
 
     Raises:
-        UserError: for what it would refuse at once.
+        UserError: for orders that the command would refuse.
     """
     root, name = settings.roots[0], order.name
     if not NAME.fullmatch(name):
@@ -34,17 +34,17 @@ def start(settings: Grounds, order: Order) -> Job:
     command = command_of(settings, order, resume=False)
     if (root / name).exists():
         raise UserError(f"there is a folder '{name}' already: give another name")
-    # Its folder comes later than it does.
+    # The job exists before its folder.
     if any(job.name == name and job.state().is_running for job in find(root)):
         raise UserError(f"a sweep '{name}' is running already: give another name")
     return launch(root, order, command)
 
 
 def resume(settings: Grounds, job: Job) -> Job:
-    """Go on with a sweep that has ended early, from the models that it has.
+    """Resume a sweep that has ended early, from its finished models.
 
     Raises:
-        UserError: if what it was started from is not known, or can't be any more.
+        UserError: if its order is unknown or no longer valid.
     """
     if job.order is None:
         raise UserError(
@@ -57,7 +57,7 @@ def resume(settings: Grounds, job: Job) -> Job:
 
 
 def source_of(folder: Path) -> str | None:
-    """Hash of the weights that a pruned model was cut from."""
+    """Hash of the weights of the dense model that a pruned model is from."""
     try:
         values = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
         return str(values["model"]["sha256"])

@@ -1,4 +1,4 @@
-"""What every page stands in: the sidebar, and what is chosen there."""
+"""The sidebar of every page, and the choices in it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from projector.sites import SITES, site_words
 
 
 def read_settings() -> Settings:
-    """What the app was started with."""
+    """The settings that the app was started with."""
     return parse_settings(sys.argv[1:])
 
 
 def choose_scene(settings: Settings) -> Scene | None:
-    """Draw the sidebar; what is chosen there, or None where there is nothing to choose.
+    """Draw the sidebar, and return the chosen scene; None if there is no projection.
 
     Raises:
-        UserError: if what is chosen is damaged; another can be chosen at the side.
+        UserError: if the chosen projection is damaged; the user can choose another in the sidebar.
     """
     session.say_again()
     found = folders_with(settings.roots, FACTS_FILE)
@@ -96,7 +96,7 @@ def choose_scene(settings: Settings) -> Scene | None:
 
 
 def _fill_in(**shown: Any) -> None:
-    """Select what is shown; what a link chose besides stays, where it is of that very map."""
+    """Select the shown map; other parts of a link stay if they belong to the same map."""
     chosen = session.current()
     kept: dict[str, Any] = {}
     if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
@@ -106,7 +106,7 @@ def _fill_in(**shown: Any) -> None:
 
 
 def _layout_of(projection: Projection) -> str:
-    """Which positions are shown; pages that show a map have a choice of it."""
+    """The layout whose positions are shown; pages with a map offer a choice."""
     chosen, usual = session.current().layout, usual_layout(projection)
     if chosen is None or chosen in projection.layouts:
         return chosen or usual
@@ -144,7 +144,7 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
 
 
 def _choose_model(settings: Settings, projection: Projection) -> str:
-    """What to load for a projection; ``--model`` and folders below the roots can be chosen."""
+    """Choose the model for a projection: ``--model``, or a folder below the roots."""
     folders = folders_with(settings.roots, "config.json")
     usual = usual_model(settings, projection, folders)
     chosen = session.current().model
@@ -172,20 +172,20 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
 
 
 def _can_be_found(scene: Scene) -> bool:
-    """Whether the model of a projection is one that ships, of the hub, or in a folder here."""
+    """Whether a projection's model is the bundled model, on the hub, or in a folder here."""
     name = scene.model_name
     if name == scene.settings.model or Path(name).is_absolute():
         return True
-    # A model of one's own goes by its folder's name, which has no owner before it as the hub's do.
+    # A local model has its folder's name, without an owner as on the hub.
     return name == BUNDLED or "/" in name
 
 
 def tell(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
-    """What is loaded, and where: in an empty place of the sidebar."""
+    """Show the loaded model and its device in the sidebar."""
     facts = scene.projection.facts
     corpus = facts.corpus
     n_tokens = "" if corpus is None else f"{corpus.n_tokens:,} tokens of {corpus.source}"
-    # A folder by its name: where it lies is nothing that others who open the app need to know.
+    # Only a folder's name, because other people who open the app need not know its path.
     path = Path(scene.model_name)
     model = path.name if path.is_absolute() else scene.model_name
     dimensions = "1 dimension" if scene.dim == 1 else f"{scene.dim} dimensions"

@@ -1,4 +1,4 @@
-"""What a prompt's tokens are coloured by: a neuron, or a pole."""
+"""Colour a prompt's tokens by a neuron or a pole."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class TextColors:
     """Values of the tokens of one or two prompts.
 
     Attributes:
-        label: what the values are.
-        values: of each run, (T,) float64.
-        scale: the magnitude that has the full colour.
+        label: name of the values.
+        values: values of each run, (T,) float64.
+        scale: the magnitude with the full colour.
     """
 
     label: str
@@ -40,12 +40,12 @@ class TextColors:
         return fills(self.values[run], self.scale)
 
     def titles(self, run: int) -> list[str]:
-        """What is told of each token."""
+        """The hover text of each token."""
         return [f"{self.label}: {number(value, '+.3g')}" for value in self.values[run].tolist()]
 
 
 def choose_text_colors(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
-    """Draw the choice, and find what was chosen; None for nothing."""
+    """Draw the choice, and compute the chosen values; None for no colour."""
     with st.container(horizontal=True, vertical_alignment="bottom", width="content"):
         kind = st.segmented_control(
             "Colour the text by",
@@ -120,6 +120,6 @@ def _colors(
     value_of: Callable[[NDArray[np.float16]], NDArray[np.float64]],
 ) -> TextColors:
     values = tuple(value_of(run.activations[scene.layer, scene.site]) for run in runs)
-    # On the first token many models have activations far beyond all others.
+    # Many models have far larger activations on the first token than on all others.
     shown = np.concatenate([each[1:] if len(each) > 1 else each for each in values])
     return TextColors(label, values, float(np.abs(shown).max(initial=0.0)) or 1.0)

@@ -1,7 +1,7 @@
 """Long work on a page: a bar that moves, and a button that stops it.
 
-A click runs the page anew and ends what it was doing at its next sign of life, which
-:meth:`Work.advance` is; hooks and locks are given back on the way, and nothing half-done is kept.
+A click runs the page again, and ends its current work at the next call of :meth:`Work.advance`.
+Hooks and locks are released, and nothing half-done is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import streamlit as st
 from projector.progress import Silent
 
 _LEAST_SECONDS = 0.1
-# A page may do the same work twice, and no two of its buttons may have one key.
+# A page may do the same work twice, and its buttons need different keys.
 _numbers = itertools.count()
 
 
@@ -31,19 +31,19 @@ class Work:
         self._draw()
 
     def begin(self, title: str, total: int | None, unit: str) -> None:
-        """A new stage."""
+        """Begin a stage."""
         self._title, self._total, self._unit = title, total, unit
         self._done, self._began = 0, time.monotonic()
         self._draw()
 
     def advance(self, n: int) -> None:
-        """``n`` more are done. Raises where the user asked to stop."""
+        """Count ``n`` more units as done. Raises if the user asked to stop."""
         self._done += n
         if time.monotonic() - self._drawn >= _LEAST_SECONDS:
             self._draw()
 
     def end(self) -> None:
-        """The stage is done."""
+        """End the stage."""
         self._done = self._total or self._done
         self._draw()
 
@@ -62,7 +62,7 @@ class Work:
 
 
 class Within(Silent):
-    """Steps of one unit of a work: signs of life, and no bar of their own."""
+    """Steps within one unit of work, without their own progress bar."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -78,7 +78,7 @@ def working(title: str, on_stop: Callable[[], None] | None = None) -> Iterator[W
     with place.container():
         columns = st.columns([3, 1], vertical_alignment="center")
         bar = columns[0].empty()
-        # Whatever is clicked runs the page anew; this is what there is to click.
+        # Any click runs the page again; this is a button to click.
         key = f"stop {title} {next(_numbers)}"
         columns[1].button("Stop", key=key, on_click=on_stop, width="stretch")
     try:

@@ -1,1 +1,1 @@
-"""Hidden states as particles over the layers: what a page asks for, and what it shows of them."""
+"""Hidden states as particles over the layers: orders and pictures of the page."""

@@ -22,7 +22,7 @@ def token_png(
     model: str,
     prompt: str = "",
 ) -> bytes:
-    """All layers of a token, or of the mean of all tokens, as a PNG that says what is clipped.
+    """All layers of a token, or of the mean of all tokens, as a PNG that reports clipping.
 
     Args:
         states: (F, T, H) float32.
@@ -31,8 +31,8 @@ def token_png(
         tokens: texts of the T tokens.
         range: ``all`` or ``per-layer``, see
             :func:`projector.residual.layer_image.image.layer_image`.
-        model: what the model is called.
-        prompt: what the prompt is called where there are two: "A" or "B".
+        model: name of the model.
+        prompt: "A" or "B" if there are two prompts.
 
     Raises:
         UserError: if a state is not finite.

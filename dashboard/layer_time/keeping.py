@@ -1,4 +1,4 @@
-"""Autoencoders that a page has trained: kept in a folder, and used again for other pictures."""
+"""Keep autoencoders that a page has trained, and use them again for other pictures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SETTINGS = ("n_particles", "width", "steps", "max_tokens", "seed")
 
 
 def training_id(settings: ParticleSettings, sha256: str, dtype: str) -> str | None:
-    """What tells a training from others; None where none is asked for.
+    """The id of a training; None if the settings don't train an autoencoder.
 
-    Settings that do not change an autoencoder, such as how its particles are placed, do not count.
-    A file or folder of text counts by its names, sizes and times.
+    Settings that do not change an autoencoder, such as the placement of particles, do not count. A
+    file or folder of text counts by its names, sizes and times.
 
     Args:
-        sha256: of the model's weights.
-        dtype: in which the model is run.
+        sha256: hash of the model's weights.
+        dtype: dtype in which the model runs.
 
     Returns:
         16 hexadecimal digits.
@@ -42,7 +42,7 @@ def training_id(settings: ParticleSettings, sha256: str, dtype: str) -> str | No
 
 
 def _files_of(source: str) -> list[tuple[str, int, int]]:
-    """Each file of this machine that a source reads: its path, size, and time of change."""
+    """The local files that a source reads, with path, size, and time of change."""
     given = find_source(source).local_path
     if given is None:
         return []
@@ -56,18 +56,18 @@ def _files_of(source: str) -> list[tuple[str, int, int]]:
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a folder holds an autoencoder, as far as its files' names tell."""
+    """Whether a folder holds an autoencoder, judging by the names of its files."""
     return (folder / JSON_FILE).is_file() and (folder / TENSOR_FILE).is_file()
 
 
 @dataclass
 class KeepingTrainer:
-    """Trains an autoencoder where a folder does not hold it yet, and puts it there.
+    """Trains an autoencoder and keeps it in a folder, unless the folder holds it already.
 
     Attributes:
-        folder: of one training: who gives it sees to it that another training has another one.
+        folder: folder of one training; give each training its own.
         train: see :func:`projector.residual.particles.autoencoder.training.train_autoencoder`.
-        has_loaded: whether the autoencoder asked for last was in the folder.
+        has_loaded: whether the last requested autoencoder was in the folder.
     """
 
     folder: Path
@@ -77,12 +77,12 @@ class KeepingTrainer:
     def __call__(
         self, subject: Subject, corpus: str, *, progress: Progress | None = None, **settings: Any
     ) -> Trained:
-        """The autoencoder of the folder; one that is damaged or of an older version is replaced.
+        """The autoencoder in the folder; a damaged one or one of an older version is replaced.
 
-        It is kept as soon as it is trained, and still returned where the disk refuses to keep it.
+        It is kept when it is trained, and returned even if the folder can't be written.
 
         Raises:
-            UserError: as ``train``.
+            UserError: from ``train``.
         """
         progress = progress or Silent()
         self.has_loaded = False
@@ -96,6 +96,7 @@ class KeepingTrainer:
         found = self.train(subject, corpus, progress=progress, **settings)
         with suppress(UserError):
             found.save(self.folder, force=True)
-            # In memory its arrays may lie otherwise, and sums then differ in their last digit.
+            # In memory its arrays may be laid out differently, and sums then differ in their last
+            # digit.
             return Trained.load(self.folder, subject)
         return found

@@ -1,4 +1,4 @@
-"""What a page asks of layer-time: prompts, and the settings of the picture."""
+"""A page's order of a layer-time picture: prompts, and the settings of the picture."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _PARTICLE_WORDS = {
     "autoencoder": "an autoencoder's particles",
 }
 _PATHS = ("autoencoder", "projection")
-# What a core works out in a few seconds.
+# Operations that a core does in a few seconds.
 _MOST_OPERATIONS = 10**11
 
 
 @dataclass(frozen=True)
 class LayerTimeOrder:
-    """A picture that is asked for.
+    """An order of a picture.
 
     Attributes:
-        prompts: one or two.
-        kept_in: the folder that keeps the autoencoder which is trained for it, see
+        prompts: one or two prompts.
+        kept_in: the folder that keeps the autoencoder trained for it, see
             :class:`dashboard.layer_time.keeping.KeepingTrainer`; the picture is the same without.
     """
 
@@ -48,16 +48,16 @@ class LayerTimeOrder:
 
     @property
     def id(self) -> str:
-        """Another one for another order: 16 hexadecimal digits."""
+        """Identifies the order: 16 hexadecimal digits, equal for equal orders."""
         told = {**self.to_record(), "kept_in": None}
         return hashlib.sha256(json.dumps(told).encode("utf-8")).hexdigest()[:16]
 
     def is_quick(self, n_weights: int, ids: Sequence[Sequence[int]]) -> bool:
-        """Whether it takes no longer than a page may wait for it: a few seconds on a core.
+        """Whether it takes at most as long as a page may wait: a few seconds on a core.
 
         Args:
-            n_weights: of the model's layers.
-            ids: of each prompt's tokens.
+            n_weights: number of weights of the model's layers.
+            ids: token ids of each prompt.
         """
         settings = self.settings
         is_plain = (
@@ -69,7 +69,7 @@ class LayerTimeOrder:
 
     @property
     def words(self) -> str:
-        """What is shown, of which prompts, and how it is placed."""
+        """The picture, its prompts and its placement, in words."""
         settings = self.settings
         texts = " and ".join(_cut(prompt.text) for prompt in self.prompts)
         placed = find_reduction(str(settings.reduction)).words
@@ -82,7 +82,7 @@ class LayerTimeOrder:
         )
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
+        """The order as plain values for JSON."""
         settings = dict(vars(self.settings))
         for name in _PATHS:
             settings[name] = None if settings[name] is None else str(settings[name])
@@ -94,7 +94,7 @@ class LayerTimeOrder:
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> LayerTimeOrder:
-        """The order that :meth:`to_record` was of."""
+        """Read the result of :meth:`to_record`."""
         settings = dict(record["settings"])
         for name in _PATHS:
             settings[name] = None if settings[name] is None else Path(settings[name])
@@ -109,7 +109,7 @@ class LayerTimeOrder:
 
 
 def _operations(n_weights: int, ids: Sequence[Sequence[int]], n_pairs: int | None) -> int:
-    """Operations of running the prompts, and what is sampled beside two of them."""
+    """Operations of running the prompts, and of the samples for two prompts."""
     total = 2 * n_weights * sum(map(len, ids))
     if len(ids) < 2:
         return total
@@ -127,15 +127,15 @@ def make_picture(
     progress: Progress,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> Picture:
-    """What came of an order in a model.
+    """Make the picture of an order with a model.
 
     Args:
-        ids: of each prompt's tokens, where the page has read them.
+        ids: token ids of each prompt, if the page has read them.
 
     Raises:
         UserError: see :func:`projector.residual.particles.report.layer_time`.
     """
-    # Takes SciPy and scikit-learn with it, which no other page needs.
+    # Imported here: it loads SciPy and scikit-learn, which no other page needs.
     from projector.residual.particles.autoencoder.training import train_autoencoder
     from projector.residual.particles.report import layer_time
 
@@ -143,7 +143,7 @@ def make_picture(
     prompts = [as_it_can(guest, each) for each in order.prompts]
     chats = {each.as_chat for each in prompts}
     given: list[str | Sequence[int]] = [each.text for each in prompts]
-    # What the model adds is given as ids: decoded and read anew, it may be other tokens.
+    # Added tokens are given as ids, because decoding and reading again may give other tokens.
     if len(chats) > 1 or any(each.n_new for each in prompts):
         given = list(ids or [read_prompt(guest, each).ids for each in prompts])
     keeping = None if order.kept_in is None else KeepingTrainer(order.kept_in, train_autoencoder)
@@ -160,7 +160,7 @@ def make_picture(
 
 
 def run_order(subject: Subject, order: LayerTimeOrder, progress: Progress) -> dict[str, Any]:
-    """What came of an order, as a process tells it; see :meth:`Picture.to_record`.
+    """Run an order in a process; see :meth:`Picture.to_record`.
 
     Raises:
         UserError: see :func:`make_picture`.
@@ -169,6 +169,6 @@ def run_order(subject: Subject, order: LayerTimeOrder, progress: Progress) -> di
 
 
 def _cut(text: str) -> str:
-    """A prompt in one line, and no longer than a sentence bears."""
+    """A prompt in one line, cut to fit in a sentence."""
     line = " ".join(text.split())
     return f"‘{line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 1] + '…'}’"

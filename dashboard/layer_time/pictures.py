@@ -1,4 +1,4 @@
-"""A picture of hidden states over the layers: one that was made here, or one that was saved."""
+"""A picture of hidden states over the layers, made here or saved."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from projector.storage.versions import read_json
 
 # A report with the predictions of 256 tokens at thirty layers takes half a MB.
 _MOST_BYTES = 256 * 2**20
-# Written beside the particles.
+# Written next to the particles.
 IMAGE_FILE = "layers.png"
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a page shows.
+    """A picture on the page.
 
     Attributes:
-        report: what ``report.json`` holds.
-        tensors: what ``particles.safetensors`` holds, by name.
-        image: the PNG that lies beside them; None where it is drawn anew.
-        has_old_autoencoder: whether an autoencoder was used that was trained for another picture.
+        report: content of ``report.json``.
+        tensors: content of ``particles.safetensors``, by name.
+        image: the saved PNG; None if the page draws it.
+        has_old_autoencoder: whether it uses an autoencoder that was trained for another picture.
     """
 
     report: Mapping[str, Any]
@@ -41,12 +41,12 @@ class Picture:
 
     @classmethod
     def of(cls, found: LayerTime, *, has_old_autoencoder: bool = False) -> Picture:
-        """The picture of what was found."""
+        """The picture of a result."""
         tensors = {name: each.cpu().numpy() for name, each in found.tensors().items()}
         return cls(found.as_dict(), tensors, has_old_autoencoder=has_old_autoencoder)
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
+        """The picture as plain values for JSON."""
         tensors = {name: np.ascontiguousarray(each) for name, each in self.tensors.items()}
         text = base64.b64encode(save(tensors)).decode("ascii")
         return {
@@ -57,7 +57,7 @@ class Picture:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Picture:
-        """The picture that :meth:`to_record` was of."""
+        """Read the result of :meth:`to_record`."""
         return cls(
             record["report"],
             load(base64.b64decode(record["tensors"])),
@@ -71,12 +71,12 @@ class Picture:
 
     @property
     def n_tokens(self) -> list[int]:
-        """Tokens of each prompt."""
+        """Number of tokens of each prompt."""
         return [len(prompt["tokens"]) for prompt in self.report["prompts"]]
 
 
 def is_picture(folder: Path) -> bool:
-    """Whether a folder holds one, by what its report says it is."""
+    """Whether a folder holds a picture, by the format in its report."""
     try:
         if (folder / JSON_FILE).stat().st_size > _MOST_BYTES:
             return False
@@ -87,7 +87,7 @@ def is_picture(folder: Path) -> bool:
 
 
 def read_picture(folder: Path) -> Picture:
-    """The picture of a folder.
+    """Read the picture in a folder.
 
     Raises:
         UserError: if it is damaged, too large, or of a newer version.

@@ -1,1 +1,1 @@
-"""What the pages of the residual stream show, as numbers and texts: free of Streamlit."""
+"""Numbers and texts for the pages of the residual stream, without Streamlit."""

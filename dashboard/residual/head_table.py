@@ -1,4 +1,4 @@
-"""All heads of a model with their scores: kept as JSON, and drawn as a table of cells."""
+"""All heads of a model with their scores, kept as JSON and drawn as a table of cells."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from projector.errors import UserError
 from projector.figures.residual.kinds import INK, background_of, letters_of
 from projector.residual.heads.kinds import KINDS
 
-# Of what is kept on disk: raised when other scores are computed.
+# Version of the files on disk; raise it when scores change.
 VERSION = 2
 KIND = "kind"
-# What the page may colour by, and its words.
+# The page's ways to colour heads, with their names.
 COLORS = {KIND: "Kind", **{kind.name: kind.title[:1].upper() + kind.title[1:] for kind in KINDS}}
 _COLUMN_WIDTH = 56
 
 
 @dataclass(frozen=True)
 class HeadTable:
-    """What the page shows of all heads.
+    """All heads for the page.
 
     Attributes:
-        rows: one a head; see :class:`projector.residual.heads.kinds.HeadRow`, as JSON holds it.
-        kinds: of each kind, how many heads are of it, how many would be by chance, and more.
+        rows: one per head; see :class:`projector.residual.heads.kinds.HeadRow`, as JSON holds it.
+        kinds: for each kind, the number of heads, the number by chance, and more.
         reasons: why something is missing, for people.
-        left_out: of each layer by its number, what shapes attention besides W_QK.
-        n_random: random heads that each head is compared with.
+        left_out: for each layer by its number, what shapes attention besides W_QK.
+        n_random: number of random heads that each head is compared with.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -43,7 +43,7 @@ class HeadTable:
 
     @classmethod
     def of_dict(cls, found: Mapping[str, Any]) -> HeadTable:
-        """From what :meth:`projector.residual.heads.kinds.Heads.as_dict` gives."""
+        """Read the result of :meth:`projector.residual.heads.kinds.Heads.as_dict`."""
         return cls(
             rows=tuple(found["rows"]),
             kinds=found["kinds"],
@@ -54,10 +54,10 @@ class HeadTable:
 
     @classmethod
     def without_scores(cls, n_heads: Sequence[int], reason: str) -> HeadTable:
-        """Heads of which nothing is known but that they are there.
+        """A table of heads without scores.
 
         Args:
-            n_heads: of each layer.
+            n_heads: number of heads of each layer.
         """
         rows: tuple[Mapping[str, Any], ...] = tuple(
             {"layer": layer, "head": head, "kv_group": None, "kinds": []}
@@ -68,26 +68,26 @@ class HeadTable:
 
     @property
     def layers(self) -> list[int]:
-        """Those that have heads, ascending."""
+        """The layers that have heads, ascending."""
         return sorted({row["layer"] for row in self.rows})
 
     def n_heads(self, layer: int) -> int:
-        """Of one layer."""
+        """The number of heads of one layer."""
         return sum(row["layer"] == layer for row in self.rows)
 
     def row(self, layer: int, head: int) -> Mapping[str, Any] | None:
-        """Of one head; None where there is no such head."""
+        """The row of one head; None if there is no such head."""
         found = (row for row in self.rows if (row["layer"], row["head"]) == (layer, head))
         return next(found, None)
 
 
 def heads_text(found: Mapping[str, Any]) -> str:
-    """What is kept on disk of :meth:`projector.residual.heads.kinds.Heads.as_dict`."""
+    """The text on disk for :meth:`projector.residual.heads.kinds.Heads.as_dict`."""
     return json.dumps({"version": VERSION, "heads": found}, allow_nan=False)
 
 
 def read_heads(text: str) -> HeadTable | None:
-    """What :func:`heads_text` gave; None if it can't be read or is of another version."""
+    """Read the result of :func:`heads_text`; None if it can't be read or has another version."""
     try:
         values = json.loads(text)
         if values["version"] != VERSION:
@@ -100,10 +100,10 @@ def read_heads(text: str) -> HeadTable | None:
 
 
 def head_grid(table: HeadTable, color: str, selected: tuple[int, int] | None) -> CellGrid:
-    """A row a layer, the last one on top, and a column a head.
+    """A grid with a row per layer, the last on top, and a column per head.
 
     Args:
-        color: a name of :data:`COLORS`.
+        color: a name in :data:`COLORS`.
         selected: layer and head.
     """
     layers = table.layers[::-1]
@@ -128,7 +128,7 @@ def head_grid(table: HeadTable, color: str, selected: tuple[int, int] | None) ->
 
 
 def layer_of(table: HeadTable, row: int) -> int:
-    """The layer that a row of :func:`head_grid` stands for."""
+    """The layer of a row of :func:`head_grid`."""
     return table.layers[::-1][row]
 
 
@@ -170,7 +170,7 @@ def score_words(row: Mapping[str, Any], name: str) -> str:
 
 
 def found_words(table: HeadTable) -> str:
-    """How many heads of each kind there are, beside what chance gives, in one sentence."""
+    """The number of heads of each kind, with the number by chance, in one sentence."""
     parts = []
     for kind in KINDS:
         found = table.kinds.get(kind.name)
@@ -183,7 +183,7 @@ def found_words(table: HeadTable) -> str:
 
 
 def left_out_words(table: HeadTable) -> list[str]:
-    """What shapes attention besides the weights, one line for layers that have the same."""
+    """What shapes attention besides the weights, with one line for layers with equal text."""
     layers: dict[tuple[str, ...], list[str]] = {}
     for layer, names in (table.left_out or {}).items():
         if names:

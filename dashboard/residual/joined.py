@@ -1,4 +1,4 @@
-"""Tokens that a head joins by its weights alone, as they are shown."""
+"""Tokens that a head joins by its weights alone, for display."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from projector.residual.circuits.weights import find_circuits
 from projector.residual.subject import Subject
 
 N_PAIRS, N_TO = 8, 4
-# Each goes through the MLPs before the head: some seconds on a laptop.
+# Most tokens: each goes through the MLPs before the head, which takes some seconds on a laptop.
 _MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class Row:
-    """One token, and those that a circuit joins it to, each with its score."""
+    """One token, and the tokens that a circuit joins it to, each with its score."""
 
     token: str
     to: tuple[tuple[str, float], ...]
@@ -34,7 +34,7 @@ class Pairs:
 
     Attributes:
         spread: standard deviation of the scores of all pairs.
-        control: the greatest score where the head's coordinates are turned at random.
+        control: the highest score with the head's coordinates rotated at random.
     """
 
     rows: tuple[Row, ...]
@@ -43,25 +43,25 @@ class Pairs:
 
     @property
     def highest(self) -> float:
-        """The greatest score."""
+        """The highest score."""
         return max((score for row in self.rows for _, score in row.to), default=0.0)
 
     @property
     def is_chance(self) -> bool:
-        """Whether the greatest score is within one standard deviation of its control's."""
+        """Whether the highest score is within one standard deviation of its control."""
         return self.highest <= self.control + self.spread
 
 
 @dataclass(frozen=True)
 class Joined:
-    """What a head joins by its weights.
+    """Pairs of tokens that a head joins by its weights.
 
     Attributes:
         ov: source token → tokens whose logits rise.
-        qk: query token → tokens that are attended to.
-        through_mlps: whether the head reads what the MLPs before it make of tokens; in the first
-            layer there are none, and it reads their embeddings.
-        n_tokens: how many tokens of the vocabulary's ``n_vocabulary`` were tried, the first ones.
+        qk: query token → tokens that it attends to.
+        through_mlps: whether the head reads tokens after the MLPs before it; in the first layer it
+            reads their embeddings.
+        n_tokens: number of tokens that were tried, the first of the vocabulary's ``n_vocabulary``.
     """
 
     ov: Pairs
@@ -72,10 +72,10 @@ class Joined:
 
 
 def read_tokens(subject: Subject, layer: int, progress: Progress) -> dict[int, Tensor]:
-    """What all heads of a layer read of tokens alone, for :func:`read_pairs` of each of them.
+    """The inputs of a layer's heads for single tokens, to pass to :func:`read_pairs`.
 
     Raises:
-        UserError: if the heads of the layer can't be taken apart.
+        UserError: if the heads of the layer can't be separated.
     """
     circuits = find_circuits(subject, [layer])
     circuits.layer(layer)
@@ -89,10 +89,10 @@ def read_pairs(
     """The pairs of one head; see :func:`projector.residual.circuits.tokens.find_pairs`.
 
     Args:
-        streams: what :func:`read_tokens` gave of the layer, if it was called before.
+        streams: the result of :func:`read_tokens` for the layer, if known.
 
     Raises:
-        UserError: if the heads of the layer can't be taken apart, or the model has no causal head.
+        UserError: if the heads of the layer can't be separated, or the model has no causal head.
     """
     circuits = find_circuits(subject, [layer])
     circuits.layer(layer)

@@ -1,4 +1,4 @@
-"""A lens as a table of cells: a row a reading, a column a token."""
+"""A lens as a table of cells, with a row per reading and a column per token."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from projector.residual.subject import Subject
 
 N_TOP = 5
 _MOST_OUTLIERS = 5
-# Of a table that is drawn; of work that takes some seconds on a laptop; and of a sign of life.
+# Most tokens of a table; most work, some seconds on a laptop; and work per update of the bar.
 _MOST_CELLS, _MOST_PRODUCTS, _PRODUCTS_BETWEEN_SIGNS = 8_192, 3 * 10**11, 6 * 10**10
-# What is read after attention, after the MLP, and before the first block.
+# Names of readings after attention, after the MLP, and before the first block.
 _STREAMS = {"resid_pre": "embedding", "resid_mid": "attention", "resid_post": "MLP"}
 _LONG = {
     "resid_pre": "the embedding",
@@ -30,20 +30,20 @@ _LONG = {
 
 @dataclass(frozen=True, eq=False)
 class LensTable:
-    """What a lens reads at S places of the stream for T tokens of a prompt.
+    """A lens's readings at S places of the stream for T tokens of a prompt.
 
     Attributes:
         readings: layer and stream of each row, in the order of the model.
         first: the position of the first of the T tokens.
         texts: of each id in ``top_ids``, as it is shown.
         top_ids, top_probabilities: (S, T, n), the most probable first.
-        probability, rank, entropy, kl: (S, T); NaN where the next token is not known.
-        n_vocabulary: how many tokens the model tells apart.
-        outliers: positions whose stream is many times as long as usual, and how many times;
-            None where it is not finite.
-        baseline: KL of the best guess that is the same after each of the T tokens, in nats; None
-            where that is not known.
-        missing: why nothing is read between attention and MLP; None where it is.
+        probability, rank, entropy, kl: (S, T); NaN if the next token is not known.
+        n_vocabulary: size of the model's vocabulary.
+        outliers: positions whose stream is many times as long as usual, with the ratio; None if the
+            stream isn't finite.
+        baseline: KL of the best constant guess for the T tokens, in nats; None if that is not
+            known.
+        missing: why there is no reading between attention and MLP; None if there is one.
     """
 
     readings: tuple[tuple[int, str], ...]
@@ -62,7 +62,7 @@ class LensTable:
 
     @property
     def n_tokens(self) -> int:
-        """T."""
+        """T, the number of tokens."""
         return int(self.kl.shape[1])
 
     def top(self, reading: int, position: int) -> list[tuple[int, str, float]]:
@@ -73,10 +73,10 @@ class LensTable:
 
 
 def most_at_once(subject: Subject) -> int:
-    """How many tokens of a prompt a page reads at once: what takes some seconds, and can be drawn.
+    """The number of tokens that a page reads at once: some seconds of work, and few enough to draw.
 
     Raises:
-        UserError: if the model has no head that tells the next token.
+        UserError: if the model has no head that predicts the next token.
     """
     return max(8, min(_MOST_CELLS // _n_readings(subject), _MOST_PRODUCTS // _products(subject)))
 
@@ -86,7 +86,7 @@ def _n_readings(subject: Subject) -> int:
 
 
 def _products(subject: Subject) -> int:
-    """Multiplications and additions that reading one token takes."""
+    """Multiplications and additions for reading one token."""
     readout = subject.readout
     return 2 * _n_readings(subject) * readout.n_hidden * readout.n_vocabulary
 
@@ -99,7 +99,7 @@ def read_lens(
     *,
     progress: Progress | None = None,
 ) -> LensTable:
-    """Run the lens over a prompt, and keep what it reads at positions from ``first`` to ``end``.
+    """Run the lens over a prompt, and keep its readings at positions from ``first`` to ``end``.
 
     Raises:
         UserError: see :func:`projector.residual.lens.run_lens`.
@@ -148,8 +148,8 @@ class Coloring:
     """One way to colour the cells.
 
     Attributes:
-        words: what the page calls it; ``low`` and ``high``: what the ends of its colours are.
-        shares: (S, T) from 0 to 1, of a table.
+        words: its name on the page; ``low`` and ``high``: labels of the ends of its scale.
+        shares: computes (S, T) values from 0 to 1 for a table.
     """
 
     words: str
@@ -160,7 +160,7 @@ class Coloring:
 
 
 def _most(values: NDArray[np.floating]) -> float:
-    """The end of the colours: what one cell in fifty exceeds."""
+    """The end of the colour scale, which one cell in fifty exceeds."""
     known = values[np.isfinite(values)]
     return float(np.quantile(known, 0.98)) if known.size else 1.0
 
@@ -170,7 +170,7 @@ def _of_most(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _rank_shares(table: LensTable) -> NDArray[np.floating]:
-    """First place has the full colour, the last one none; a place is worth less the later it is."""
+    """The first rank has the full colour, the last rank none, on a logarithmic scale."""
     return 1 - np.log(np.maximum(table.rank, 1)) / np.log(max(2, table.n_vocabulary))
 
 
@@ -221,10 +221,10 @@ def row_of(table: LensTable, reading: int) -> int:
 
 
 def outlier_words(table: LensTable, tokens: Sequence[str]) -> str:
-    """Which tokens have a stream that is many times as long as usual, in a sentence; "" for none.
+    """The tokens whose stream is many times as long as usual, in a sentence; "" for none.
 
     Args:
-        tokens: texts of all of the prompt's tokens.
+        tokens: texts of all tokens of the prompt.
     """
     told = [
         f"token {position + 1:,} ‘{tokens[position]}’"
@@ -239,7 +239,7 @@ def outlier_words(table: LensTable, tokens: Sequence[str]) -> str:
 
 
 def baseline_words(table: LensTable) -> str:
-    """What the readings' KL is to be compared with, in a sentence; "" where that is not known."""
+    """The baseline for the readings' KL, in a sentence; "" if that is not known."""
     if table.baseline is None:
         return ""
     return (
@@ -255,8 +255,8 @@ def lens_grid(
 
     Args:
         tokens: (T,) texts of the prompt's tokens that the table has.
-        color: a name of :data:`COLORINGS`.
-        reading, position: of the cell that is chosen.
+        color: a name in :data:`COLORINGS`.
+        reading, position: row and position of the chosen cell.
     """
     shares = COLORINGS[color].shares(table)
     cells = [

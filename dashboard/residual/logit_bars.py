@@ -1,4 +1,4 @@
-"""What parts add to a logit, as signed bars; and the sum in words."""
+"""Contributions of parts to a logit as signed bars, and their sum in words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from projector.naming.words import compact
 from projector.residual.logits.records import ROUNDING, AttributedPart, Attribution
 
 N_SHOWN = 14
-# What stands for all parts that have no bar of their own.
+# The bar for all parts without their own bar.
 REST = "all others"
 
 
 @dataclass(frozen=True)
 class PartBar:
-    """A bar, and the part that it stands for; None for :data:`REST`."""
+    """A bar and its part; None for :data:`REST`."""
 
     bar: Bar
     part: AttributedPart | None
@@ -31,13 +31,13 @@ def part_bars_of(
     can_pick: Callable[[AttributedPart], bool] = lambda part: False,
     n_shown: int = N_SHOWN,
 ) -> list[PartBar]:
-    """The largest parts, the most positive first, and the sum of all others last.
+    """The largest parts, the most positive first, and the sum of the rest last.
 
     Args:
-        is_chosen: whether a part is the one that is selected: it is shown however small it is.
-        can_pick: whether a click on its bar may select it.
+        is_chosen: whether a part is selected; a selected part is shown even if it is small.
+        can_pick: whether a click on its bar can select it.
     """
-    # What is no part of its own, such as all other neurons, goes with the rest.
+    # Sums of other parts, such as all other neurons, join the rest.
     named = [part for part in parts if not part.kind.startswith("other ")]
     by_size = sorted(named, key=lambda part: -abs(part.value))
     shown = by_size[:n_shown] + [part for part in by_size[n_shown:] if is_chosen(part)]
@@ -80,7 +80,7 @@ def _tip(part: AttributedPart, value: str) -> str:
 
 
 def _control(part: AttributedPart, most: float) -> tuple[float, ...]:
-    """Mean ± standard deviation of what it adds to other tokens, of ``most``."""
+    """Mean ± standard deviation of its contributions to other tokens, relative to ``most``."""
     if part.control_mean is None or part.control_sd is None:
         return ()
     ends = (part.control_mean - part.control_sd, part.control_mean + part.control_sd)
@@ -88,8 +88,7 @@ def _control(part: AttributedPart, most: float) -> tuple[float, ...]:
 
 
 def attributed_words(found: Attribution) -> str:
-    """What is attributed, such as ``the model's logit of ‘ self’``; texts are as anyone wrote
-    them."""
+    """The attributed logit, such as ``the model's logit of ‘ self’``; texts are not escaped."""
     first = f"‘{compact(found.token_text)}’"
     words = f"the logit of {first}" if found.until else f"the model's logit of {first}"
     if found.against_text is not None:
@@ -98,7 +97,7 @@ def attributed_words(found: Attribution) -> str:
 
 
 def control_words(found: Attribution) -> str:
-    """What the grey bands are; "" where there are none."""
+    """The meaning of the grey bands; "" if there are none."""
     if not any(part.control_mean is not None for part in found.parts):
         return ""
     others = "tokens" if found.against is None else "pairs of tokens"
@@ -109,7 +108,7 @@ def control_words(found: Attribution) -> str:
     )
 
 
-# What the two errors below the bars are.
+# Explains the two errors below the bars.
 ERRORS_HELP = (
     "The closure error is the difference between the parts' sum and the logit, divided by the sum "
     "of the parts' sizes. The additivity error is the difference between the sum of all that is "
@@ -119,7 +118,7 @@ ERRORS_HELP = (
 
 
 def sum_words(found: Attribution) -> str:
-    """How the parts close to the logit that is attributed."""
+    """How closely the parts sum to the attributed logit."""
     n_parts = len(found.parts)
     rounded = ""
     if any(part.kind == ROUNDING for part in found.parts):

@@ -1,4 +1,4 @@
-"""What pages read of all maps of a projection at once, kept on the shelf."""
+"""Data of all maps of a projection at once, kept on the shelf."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pruning.poles.poles import Poles, PoleSettings, usual_settings
 
 
 def small_maps_at(path: Path, layout: str) -> dict[MapKey, Flat]:
-    """Every map of a layout as a small picture shows it."""
+    """Every map of a layout for a small picture."""
 
     def make(projection: Projection) -> dict[MapKey, Flat]:
         return {key: flatten(projection.positions(*key, layout)) for key in projection.maps}
@@ -34,7 +34,7 @@ def small_maps_at(path: Path, layout: str) -> dict[MapKey, Flat]:
 
 
 def organisation_known(path: Path) -> dict[MapKey, Organisation]:
-    """How organised the maps are, of those for which it is known: saved, or measured since."""
+    """How organised the maps are, where that is saved or was measured since."""
     found = {}
     projection = projection_at(path)
     for key in projection.maps:
@@ -47,7 +47,7 @@ def organisation_known(path: Path) -> dict[MapKey, Organisation]:
 
 
 def measure_organisation_at(path: Path, key: MapKey) -> Organisation | None:
-    """How organised one map is, from its statistics; it takes a matrix of ρ."""
+    """Measure how organised one map is, from its statistics; needs a matrix of ρ."""
 
     def make() -> Organisation | None:
         return projection_at(path).organisation(*key)
@@ -62,10 +62,10 @@ def _organisation_key(path: Path, key: MapKey) -> Key:
 def every_pole_at(
     path: Path, layout: str, settings_of: Callable[[int, str], PoleSettings]
 ) -> dict[MapKey, Poles]:
-    """Poles of all maps for which they are known.
+    """The known poles of all maps.
 
     Args:
-        settings_of: of the poles of a layer and site.
+        settings_of: gives the settings for a layer and site.
     """
     found = _saved_poles(path, layout, settings_of)
     for layer, site in projection_at(path).maps:
@@ -77,11 +77,11 @@ def every_pole_at(
 
 
 def maps_without_poles(path: Path) -> list[MapKey]:
-    """Maps whose poles, of the usual settings, are not kept yet or were not judged by controls."""
+    """Maps whose usual poles are not saved yet, or were not compared with controls."""
     projection = projection_at(path)
     usual = partial(usual_settings, projection)
     found: dict[MapKey, Poles] = {}
-    # Who asks for the poles is told of a damaged file.
+    # A page that reads the poles reports a damaged file.
     with suppress(UserError):
         found = _saved_poles(path, projection.layout_name(), usual)
     return [
@@ -95,7 +95,7 @@ def maps_without_poles(path: Path) -> list[MapKey]:
 def _saved_poles(
     path: Path, layout: str, settings_of: Callable[[int, str], PoleSettings]
 ) -> dict[MapKey, Poles]:
-    """Poles that are kept beside the projection, each map's of its own settings."""
+    """Poles that are saved with the projection, each map with its own settings."""
     files: dict[PoleSettings, dict[MapKey, Poles]] = {}
     found = {}
     for key in projection_at(path).maps:

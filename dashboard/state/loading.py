@@ -1,4 +1,4 @@
-"""What pages read of saved artifacts, kept on the shelf and read again when a file was replaced."""
+"""Data from saved artifacts, kept on the shelf and read again when a file was replaced."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from pruning.sweep.report import PruningReport
 
 Stamp = tuple[int, int]
 T = TypeVar("T")
-# How old a list of folders may be: one that is made meanwhile is there seconds later.
+# Most seconds that a list of folders is kept: new folders appear after that.
 _MOST_AGE_S = 3.0
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Another one when a file was replaced."""
+    """An id that changes when a file is replaced."""
     try:
         found = path.stat()
     except OSError as error:
@@ -54,7 +54,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 def stamps_of(files: Iterable[Path]) -> tuple[tuple[str, Stamp], ...]:
-    """Of those that are there: one may go at this moment, or not be there at all."""
+    """Stamps of the existing files; a file may be deleted at this moment."""
     found = []
     for file in files:
         with suppress(UserError):
@@ -63,18 +63,18 @@ def stamps_of(files: Iterable[Path]) -> tuple[tuple[str, Stamp], ...]:
 
 
 def poles_stamp(path: Path) -> tuple[object, ...]:
-    """Another one when poles were kept beside a projection."""
+    """An id that changes when poles are saved with a projection."""
     return stamps_of((*sorted((path / POLES_FOLDER).glob("*.json")), path / OLD_FILE))
 
 
 def kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
-    """What the shelf keeps; while another session makes it, the page says so and can be left."""
+    """A value from the shelf; the page shows if another session is making it, and can be left."""
     place: list[st.delta_generator.DeltaGenerator] = []
 
     def waiting() -> None:
         if not place:
             place.append(st.empty())
-        # A sign of life, at which a click ends the wait.
+        # An update of the page, at which a click ends the wait.
         place[0].caption(
             "Another session is computing this. It appears here as soon as it is ready."
         )
@@ -87,21 +87,21 @@ def kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
 
 
 def folders_with(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
-    """See :func:`dashboard.roots.find_folders`: asked often in a run, looked for once.
+    """See :func:`dashboard.roots.find_folders`; many calls in a run search once.
 
-    Who makes a folder calls :func:`forget_folders`.
+    After you make a folder, call :func:`forget_folders`.
     """
     key = ("folders", roots, file)
     return shelf().keep(key, lambda: find_folders(roots, file), most_age_s=_MOST_AGE_S)
 
 
 def forget_folders() -> None:
-    """Look for folders anew: one was made."""
+    """Search for folders again, because one was made."""
     shelf().forget("folders")
 
 
 def projection_at(path: Path) -> Projection:
-    """A saved projection; read again when it was replaced, or a layout was added."""
+    """A saved projection, read again when it was replaced or a layout was added."""
     return kept(("projection", path, stamp_of_projection(path)), lambda: Projection.load(path))
 
 
@@ -111,7 +111,7 @@ def stamp_of_projection(path: Path) -> tuple[object, ...]:
 
 
 def of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:
-    """What is computed from a saved projection."""
+    """A value computed from a saved projection."""
     stamp = stamp_of_projection(path)
     return kept((kind, path, stamp, *key), lambda: make(projection_at(path)))
 
@@ -138,7 +138,7 @@ def report_at(path: Path) -> PruningReport:
 
 
 def reuse_report_at(path: Path) -> ReuseReport | None:
-    """A report of an experiment on reuse; None where the folder holds another report."""
+    """A report of an experiment on reuse; None if the folder holds another report."""
 
     def load() -> ReuseReport | None:
         return load_reuse(path) if kind_at(path) is REUSE else None
@@ -147,12 +147,12 @@ def reuse_report_at(path: Path) -> ReuseReport | None:
 
 
 def plan_at(path: Path) -> PruningPlan:
-    """The plan beside a pruned model."""
+    """The plan of a pruned model."""
     return kept(("plan", path, stamp_of(path / PLAN_FILE)), lambda: load_plan(path))
 
 
 def points_at(path: Path, layer: int, site: str, layout: str) -> NDArray[np.float32]:
-    """What is drawn of a layout of one map, (N, 3) float32, NaN for none."""
+    """Points to draw for a layout of one map, (N, 3) float32; NaN without a position."""
 
     def make(projection: Projection) -> NDArray[np.float32]:
         return in_three(projection.positions(layer, site, layout))
@@ -182,7 +182,7 @@ def correlation_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
 def half_rho_at(
     path: Path, layer: int, site: str, pair: tuple[int, int]
 ) -> tuple[float, float] | None:
-    """ρ of two neurons in each half of the corpus; None where halves were not kept."""
+    """ρ of two neurons in each half of the corpus; None if halves were not kept."""
 
     def make(projection: Projection) -> tuple[float, float] | None:
         halves = projection.half_correlations(layer, site)
@@ -197,7 +197,7 @@ def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray
     def make(projection: Projection) -> NDArray[np.int64]:
         return projection.order(layer, site, by, layout).numpy()
 
-    # Round the keeping, not in it: what is made is kept though the page is left meanwhile.
+    # Around the call, not in it, so that the order is kept even if the user leaves the page.
     with st.spinner("Ordering neurons …"):
         return of_projection("order", path, layer, site, by, layout, make=make)
 
@@ -205,7 +205,7 @@ def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray
 def cells_at(
     path: Path, layer: int, site: str, name: str, order: NDArray[np.int64]
 ) -> tuple[Cells, float]:
-    """Correlations of one map in an order of that name, and the usual limit of their colours."""
+    """Correlations of one map in a named order, and the usual limit of their colours."""
 
     def limit(_: Projection) -> float:
         return usual_limit(correlation_at(path, layer, site))
@@ -220,7 +220,7 @@ def cells_at(
 
 
 def examples_at(sha256: str, layer: int, site: str) -> Examples | None:
-    """What drives each neuron; None where that was not gathered yet."""
+    """The examples of each neuron; None if they were not gathered yet."""
     path = stored_examples().find(examples_name(sha256, layer, site))
     if path is None:
         return None
@@ -228,7 +228,7 @@ def examples_at(sha256: str, layer: int, site: str) -> Examples | None:
 
 
 def saved_examples_at(path: Path, layer: int, site: str) -> Examples | None:
-    """What drives each neuron, as the fit kept it; None where it kept nothing that can be read."""
+    """The examples of each neuron from the fit; None if there are none that can be read."""
     projection = projection_at(path)
     if not projection.has_examples:
         return None
@@ -237,7 +237,7 @@ def saved_examples_at(path: Path, layer: int, site: str) -> Examples | None:
 
 
 def examples_stamp(sha256: str, layer: int, site: str) -> Stamp | None:
-    """Another one when other text was read; None where none was."""
+    """An id that changes when other text is read; None if none was read."""
     path = stored_examples().find(examples_name(sha256, layer, site))
     return None if path is None else stamp_of(path)
 
@@ -246,41 +246,41 @@ def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) 
     """A text's windows for a model, made once."""
     path = Path(source)
     if path.is_dir():
-        # Read anew: its files may have changed.
+        # Read again, because its files may have changed.
         return make()
-    # A file's text is another one when the file is.
+    # A file's text changes with the file.
     stamp = stamp_of(path) if path.is_file() else None
     return kept(("text", source, sha256, stamp), make)
 
 
 def fact_of(key: Key, make: Callable[[], T]) -> T:
-    """What a model says of a neuron, asked once: the same for all sessions."""
+    """A fact on a neuron from the model, computed once for all sessions."""
     return kept(("fact", *key), make)
 
 
 def known_fact(key: Key) -> Any:
-    """What :func:`fact_of` has made, if some session has asked for it."""
+    """The result of :func:`fact_of`, if a session has asked for it."""
     return shelf().peek(("fact", *key))
 
 
 def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
-    """What models do without some neurons: made at every call, and kept for all sessions.
+    """Results of an ablation: computed at every call, and kept for all sessions.
 
     Args:
-        key: names the model, the neurons, and what the models are compared on.
+        key: identifies the model, the neurons, and the text and prompt.
     """
-    # Made anew: the text's file may have changed.
+    # Computed again, because the text's file may have changed.
     return kept(("ablation", *key), make, most_age_s=-1.0)
 
 
 def known_ablation(key: Key) -> list[Outcome] | None:
-    """What :func:`make_ablation` found, if some session has asked for it."""
+    """The result of :func:`make_ablation`, if a session has asked for it."""
     found: list[Outcome] | None = shelf().peek(("ablation", *key))
     return found
 
 
 def saved_poles_at(path: Path, layout: str, settings: PoleSettings) -> dict[MapKey, Poles]:
-    """The poles that are kept beside a projection, of all maps for which there are any.
+    """The poles that are saved with a projection, for all maps that have any.
 
     Raises:
         UserError: if their file is damaged.
@@ -296,19 +296,19 @@ def saved_poles_at(path: Path, layout: str, settings: PoleSettings) -> dict[MapK
 def known_poles(
     path: Path, layer: int, site: str, layout: str, settings: PoleSettings
 ) -> Poles | None:
-    """Poles of one map, if they are kept beside the projection or some session has found them."""
+    """Poles of one map, if they are saved with the projection or a session has found them."""
     found: Poles | None = None
-    # Who asks for the poles themselves is told of a damaged file.
+    # A page that reads the poles themselves reports a damaged file.
     with suppress(UserError):
         found = saved_poles_at(path, layout, settings).get((layer, site))
     return found or shelf().peek(_poles_key(path, layer, site, layout, settings))
 
 
 def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSettings) -> Poles:
-    """Poles of one map; found, with a message, where they are not known yet.
+    """Poles of one map; found, with a message, if they are not known yet.
 
     Args:
-        layout: where the settings look for groups on the map, it is this layout's.
+        layout: the layout whose map is used, if the settings find groups on the map.
 
     Raises:
         UserError: see :func:`pruning.poles.finding.find_poles`.
@@ -320,13 +320,13 @@ def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSetti
     saved = saved_poles_at(path, layout, settings).get((layer, site))
     if saved is not None:
         return saved
-    # Round the keeping, not in it: what is found is kept though the page is left meanwhile.
+    # Around the call, not in it, so that poles are kept even if the user leaves the page.
     with st.spinner("Finding poles …"):
         return kept(_poles_key(path, layer, site, layout, settings), find)
 
 
 def own_layout(layout: str, settings: PoleSettings) -> str:
-    """The layout, where other positions give other poles; empty where they don't."""
+    """The layout, if poles depend on positions; otherwise empty."""
     return layout if settings.space == "positions" else ""
 
 
@@ -343,7 +343,7 @@ def _find_poles(
     place = st.empty()
 
     def waiting() -> None:
-        # A sign of life, at which a click ends the wait.
+        # An update of the page, at which a click ends the wait.
         place.caption("On a wide layer this takes a while. Other pages stay usable.")
 
     try:
@@ -371,19 +371,19 @@ def run_of(
     maps: tuple[tuple[int, str], ...],
     make: Callable[[], Run],
 ) -> Run:
-    """A prompt's run, made where no session has made it. A run that fails is not kept."""
+    """A prompt's run, made unless a session has made it. A failed run is not kept."""
     return kept(("run", prompt.id, model, sha256, maps), make)
 
 
 def tokens_of(prompt: Prompt, model: str, sha256: str, make: Callable[[], Tokens]) -> Tokens:
-    """A prompt's tokens with those the model adds, made where no session has made them."""
+    """A prompt's tokens with those that the model adds, made unless a session has made them."""
     return kept(("tokens", prompt.id, model, sha256), make)
 
 
 def frames_of_run(sha256: str, key: Key, make: Callable[[], Frames]) -> Frames:
-    """What is drawn of runs of one model, made once.
+    """Frames to draw for runs of one model, made once.
 
     Args:
-        key: names the prompts, the map, and what of them is drawn.
+        key: identifies the prompts, the map, and the drawn values.
     """
     return kept(("frames", sha256, *key), make)

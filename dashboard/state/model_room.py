@@ -18,34 +18,34 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import BUNDLED, load_model
 
-# How soon one who waits is heard who does not want to any more.
+# Seconds between checks whether a waiting session still wants the model.
 _WAIT_SECONDS = 0.5
 
 
 class ModelRoom:
-    """Lends the one model that is in memory."""
+    """Lends the one model in memory."""
 
     def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
         self._device, self._dtype = device, dtype
         self._lock = threading.Lock()
         self._name: str | None = None
         self._guest: Guest | None = None
-        # Of which model other weights were asked for than lie there.
+        # The model whose files hold other weights than were asked for.
         self._refused: set[tuple[str, str | None]] = set()
 
     @property
     def name(self) -> str | None:
-        """Of the model in memory."""
+        """The name of the model in memory."""
         return self._name
 
     @property
     def device(self) -> str | None:
-        """Where it is."""
+        """The device of the model in memory."""
         guest = self._guest
         return None if guest is None else str(next(guest.loaded.model.parameters()).device)
 
     def is_ready(self, name: str, sha256: str | None) -> bool:
-        """Whether the model in memory is this one, with these weights."""
+        """Whether this model, with these weights, is in memory."""
         guest = self._guest
         same = guest is not None and sha256 in (None, guest.loaded.weights_sha256)
         return same and self._name == name
@@ -54,17 +54,16 @@ class ModelRoom:
     def use(
         self, name: str, sha256: str | None = None, waiting: Callable[[], object] = lambda: None
     ) -> Iterator[Guest]:
-        """Work with a model; the one in memory makes room for it where that is another.
+        """Use a model; it replaces another model in memory.
 
         Args:
             name: see :func:`projector.model.loading.load_model`.
-            sha256: of the weights that are expected, if any.
-            waiting: called again and again while someone else is at work; raising in it ends the
-                wait.
+            sha256: hash of the expected weights, if any.
+            waiting: called repeatedly while another session uses the model; an exception in it ends
+                the wait.
 
         Raises:
-            UserError: if there is no such model, its weights are others, or memory does not
-                suffice.
+            UserError: if there is no such model, it has other weights, or it doesn't fit in memory.
         """
         is_ours = self._lock.acquire(blocking=False)
         while not is_ours:
@@ -88,13 +87,13 @@ class ModelRoom:
             self._lock.release()
 
     def _holds(self, name: str, sha256: str | None) -> bool:
-        """Whether the model in memory is the one; a file may have been replaced meanwhile."""
+        """Whether the model in memory is the right one; a file may have been replaced meanwhile."""
         if self._guest is None or self._name != name:
             return False
         asked = (name, sha256)
         if sha256 in (None, self._guest.loaded.weights_sha256) or asked in self._refused:
             return True
-        # Looked for once: if other weights lie there still, they are not loaded at every click.
+        # Checked once: if the files still hold other weights, don't load them at every click.
         self._refused.add(asked)
         return False
 
@@ -105,7 +104,7 @@ class ModelRoom:
             except UserError as error:
                 if Path(name).exists() or name == BUNDLED:
                     raise
-                # A projection knows a model's folder by its last name alone.
+                # A projection knows only the last part of a model's folder.
                 raise UserError(
                     f"{error}; if it is a folder on this machine, start the app with --model "
                     "and that folder"
@@ -132,7 +131,7 @@ def _memory_errors() -> Iterator[None]:
     except MemoryError as error:
         raise UserError("out of memory: use a shorter prompt or a smaller model") from error
     except RuntimeError as error:
-        # What PyTorch's CPU allocator raises is of no class of its own.
+        # Errors of PyTorch's CPU allocator have no class of their own.
         if "not enough memory" not in str(error) and "can't allocate" not in str(error):
             raise
         raise UserError("out of memory: use a shorter prompt or a smaller model") from error

@@ -1,4 +1,4 @@
-"""What neurons and poles fire on, in words: labels, snippets and search, kept on the shelf."""
+"""Labels, snippets and search for neurons and poles, kept on the shelf."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from projector.projection.writing import NAMES_FILE
 from pruning.poles.files import poles_file
 from pruning.poles.poles import Poles
 
-# Tokens around the one on which a neuron is strongest, in a hover text.
+# Tokens around a neuron's strongest token in a hover text.
 _N_BEFORE, _N_AFTER = 12, 4
-# Searches at once, in threads; how often a page that waits for one looks, and how long one waits
-# where there is an older answer.
+# Searches at once, in threads; seconds between checks of a waiting page, and seconds to wait if
+# there is an older answer.
 _N_SEARCHES, _LOOK_EVERY_S, _AT_ONCE_S = 2, 0.15, 0.3
 _searching: dict[Key, Future[Any]] = {}
 _LOCK = threading.Lock()
 
 
 def names_at(path: Path) -> Names:
-    """The names that a user gave; none where the file can't be read: pages show the rest."""
+    """The names that a user gave; empty if the file can't be read, and pages show the rest."""
 
     def make(_: object) -> Names:
         try:
@@ -53,7 +53,7 @@ def names_at(path: Path) -> Names:
 
 
 def computed_labels_at(path: Path, layer: int, site: str) -> tuple[Label | None, ...]:
-    """The computed label of each neuron of a map; none at all where no examples were kept."""
+    """The computed label of each neuron of a map; empty if no examples were kept."""
 
     def make(_: object) -> tuple[Label | None, ...]:
         projection = projection_at(path)
@@ -65,7 +65,7 @@ def computed_labels_at(path: Path, layer: int, site: str) -> tuple[Label | None,
 
 
 def labels_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
-    """What each neuron of a map is called: the user's name, or what it fires on; "" for unknown."""
+    """The name of each neuron of a map: the user's name, or what it fires on; "" for unknown."""
     names = names_at(path)
 
     def make(_: object) -> tuple[str, ...]:
@@ -83,9 +83,9 @@ def labels_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
 def described_at(
     path: Path, layer: int, site: str, neurons: tuple[int, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """What some neurons of a map are called, and their strongest example; "" for unknown.
+    """Names of some neurons of a map, and their strongest examples; "" for unknown.
 
-    Of a few neurons it takes far less than :func:`labels_at` and :func:`snippets_at` of all.
+    For a few neurons it takes far less time than :func:`labels_at` and :func:`snippets_at`.
     """
     names, projection = names_at(path), projection_at(path)
 
@@ -122,10 +122,10 @@ def snippets_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
 
 
 def pole_names(path: Path, poles: Poles, layout: str | None = None) -> tuple[str, ...]:
-    """What each pole is called: the user's name, or what its members fire on; "" for unknown.
+    """The name of each pole: the user's name, or what its members fire on; "" for unknown.
 
     Args:
-        layout: on whose maps the poles were found; None is the projection's first.
+        layout: the layout on whose maps the poles were found; None is the projection's first.
     """
     return tuple(
         saved_pole_name(path, poles, k, layout) or _label_text(path, poles, k)
@@ -134,14 +134,14 @@ def pole_names(path: Path, poles: Poles, layout: str | None = None) -> tuple[str
 
 
 def saved_pole_name(path: Path, poles: Poles, number: int, layout: str | None = None) -> str | None:
-    """What a pole is called by the user, or by the file of the poles; nothing is computed."""
+    """The name of a pole from the user or from the file of the poles; computes nothing."""
     names = names_at(path).poles
     name = names.get(pole_key(path, poles, number, layout)) if names else None
     return name or poles.poles[number].label
 
 
 def pole_key(path: Path, poles: Poles, number: int, layout: str | None = None) -> PoleKey:
-    """What a pole's name is kept under."""
+    """The key of a pole's name."""
     projection = projection_at(path)
     own = None if layout is None or layout == projection.layout_name() else layout
     members = (poles.labels == number).nonzero()[:, 0].tolist()
@@ -154,7 +154,7 @@ def _label_text(path: Path, poles: Poles, number: int) -> str:
 
 
 def snippets_on_label(path: Path, poles: Poles, number: int) -> dict[int, str]:
-    """Of a pole's neurons that fire on what its label names, the strongest example on that."""
+    """The strongest example on the label's text, for a pole's neurons that fire on it."""
     label = pole_label(path, poles, number)
     projection = projection_at(path)
     members = tuple((poles.labels == number).nonzero()[:, 0].tolist())
@@ -173,7 +173,7 @@ def snippets_on_label(path: Path, poles: Poles, number: int) -> dict[int, str]:
 
 
 def pole_label(path: Path, poles: Poles, number: int) -> Label | None:
-    """What a pole's members fire on, computed; None where no examples were kept."""
+    """The computed label of a pole; None if no examples were kept."""
     projection = projection_at(path)
     if not projection.has_examples:
         return None
@@ -183,7 +183,7 @@ def pole_label(path: Path, poles: Poles, number: int) -> Label | None:
         examples = projection.examples(poles.layer, poles.site)
         signs = None
         if poles.settings.space == "abs-correlation":
-            # Of neurons that fire against each other, those of one end are turned.
+            # Neurons at one of two opposite ends have their sign flipped.
             rho = correlation_at(path, poles.layer, poles.site)[members[0], list(members)]
             signs = np.where(rho < 0, -1, 1).tolist()
         return group_label(examples, projection.pieces, members, signs)
@@ -193,7 +193,7 @@ def pole_label(path: Path, poles: Poles, number: int) -> Label | None:
 
 
 def name_neuron(path: Path, layer: int, site: str, neuron: int, text: str) -> None:
-    """Give a neuron a name, or take it away where the text is empty.
+    """Give a neuron a name; an empty text removes it.
 
     Raises:
         UserError: see :func:`projector.naming.names.write_name`.
@@ -202,7 +202,7 @@ def name_neuron(path: Path, layer: int, site: str, neuron: int, text: str) -> No
 
 
 def name_pole(path: Path, poles: Poles, number: int, text: str, layout: str | None = None) -> None:
-    """Give a pole a name, or take it away where the text is empty.
+    """Give a pole a name; an empty text removes it.
 
     Raises:
         UserError: see :func:`projector.naming.names.write_name`.
@@ -212,18 +212,18 @@ def name_pole(path: Path, poles: Poles, number: int, text: str, layout: str | No
 
 @dataclass(frozen=True)
 class _Found:
-    """What a search found, and which poles there were then."""
+    """The result of a search, and the poles that existed then."""
 
     results: Results
     poles: tuple[object, ...]
 
 
 def found_at(path: Path, text: str) -> Results:
-    """What fires on a text; see :func:`projector.naming.search.search`.
+    """Neurons and poles that fire on a text; see :func:`projector.naming.search.search`.
 
-    A search of a large model takes seconds: it is done apart, and a click ends the wait for it.
-    Where poles were found since, what was found before them is given, and the search is done anew
-    for the next time.
+    A search of a large model takes seconds: it runs in a thread, and a click ends the wait. If
+    poles were found since an earlier search, its result is returned, and a new search runs for the
+    next call.
 
     Raises:
         UserError: if the projection holds no examples.
@@ -234,24 +234,24 @@ def found_at(path: Path, text: str) -> Results:
         return known.results
     searching = _search_apart(key, path, text)
     if known is not None:
-        # Of a small model it is done at once.
+        # A small model is searched at once.
         wait([searching], _AT_ONCE_S)
         return searching.result().results if searching.done() else known.results
     place = st.empty()
     with st.spinner("Searching …"):
         while not wait([searching], _LOOK_EVERY_S).done:
-            # A sign of life, at which a click ends the wait.
+            # An update of the page, at which a click ends the wait.
             place.empty()
     return searching.result().results
 
 
 def _search_apart(key: Key, path: Path, text: str) -> Future[_Found]:
-    """Search in a thread of its own; who asks for the same meanwhile gets the same."""
+    """Search in a thread; equal requests meanwhile share the result."""
     kept_on, projection = shelf(), projection_at(path)
 
     def work() -> _Found:
         try:
-            # Asked before: poles that come meanwhile are looked for the next time.
+            # Read before: poles that appear meanwhile are found by the next search.
             poles = poles_stamp(path)
             found = _Found(search(projection, path, text), poles)
             return kept_on.keep(key, lambda: found, most_age_s=-1.0)
@@ -271,5 +271,5 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _stamp(path: Path) -> tuple[object, ...]:
-    """Another one when the user wrote a name."""
+    """An id that changes when the user writes a name."""
     return stamps_of([path / NAMES_FILE])

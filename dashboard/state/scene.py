@@ -1,4 +1,4 @@
-"""What is looked at: everything a page needs."""
+"""The shown map and its model: everything a page needs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Scene:
 
     Attributes:
         path: the projection's folder; ``name``: below the roots.
-        layer, site: of the map that is chosen.
+        layer, site: the chosen map.
         layout: the name of the layout whose positions are shown; see :func:`usual_layout`.
-        model_name: what to load for it; ``sha256``: the weights that it must have.
+        model_name: the model to load for it; ``sha256``: hash of its weights.
     """
 
     settings: Settings
@@ -53,7 +53,7 @@ class Scene:
 
     @contextmanager
     def model(self) -> Iterator[Guest]:
-        """The projection's model, ready to work with; says so where that takes a while.
+        """The projection's model, ready for use; shows a message if that takes a while.
 
         Raises:
             UserError: see :meth:`dashboard.state.model_room.ModelRoom.use`.
@@ -74,14 +74,14 @@ class Scene:
                 is_lent = True
                 yield guest
         finally:
-            # Nothing is drawn when the model is given back: a page that is left ends where it
-            # draws, and what was made with the model would be lost.
+            # Draw nothing when the model is given back: a page that is left ends where it draws,
+            # and the result would be lost.
             if not is_lent:
                 note.empty()
 
     @property
     def dim(self) -> int:
-        """Coordinates of a position in the layout that is chosen."""
+        """Number of dimensions of the chosen layout."""
         return self.projection.layout(self.layout).settings.dim
 
     @property
@@ -99,10 +99,10 @@ class Scene:
         return list(self.projection.figures(self.layer, self.site).nonfinite_neurons)
 
     def importance(self, site: str) -> NDArray[np.floating]:
-        """See :func:`dashboard.neuron_facts.importance`, of a site of the chosen layer: (N,).
+        """See :func:`dashboard.neuron_facts.importance`; for a site of the chosen layer, (N,).
 
         Raises:
-            UserError: for another site than MLP neurons, or if the model can't be loaded.
+            UserError: for sites other than MLP neurons, or if the model can't be loaded.
         """
         if site != "mlp_post":
             raise UserError(
@@ -121,19 +121,21 @@ class Scene:
 
 
 def usual_layout(projection: Overview) -> str:
-    """The layout that pages open with: the first one in two dimensions, or else the first."""
+    """The default layout of pages: the first in two dimensions, or else the first."""
     flat = (name for name, each in projection.layouts.items() if each.settings.dim == 2)
     return next(flat, projection.layout_name())
 
 
 def usual_model(settings: Settings, projection: Overview, folders: Mapping[str, Path]) -> str:
-    """What to load for a projection: what ``--model`` named where that is its model, or its own.
+    """The model to load for a projection: that of ``--model`` if it matches, or the projection's
+    own.
 
-    A model is known by its name; a local copy of a hub's model, which may have another, by its
-    weights. What can't be found in any other way is taken to be the one that was named.
+    A model is identified by its name; a local copy of a hub model, which may have another name, by
+    its weights. If a model can't be found in any other way, it is taken to be the one of
+    ``--model``.
 
     Args:
-        folders: of models below the roots, by their names there.
+        folders: folders of models below the roots, by name.
     """
     facts, given = projection.facts.model, settings.model
     own = model_for(facts.id, folders)
@@ -144,13 +146,13 @@ def usual_model(settings: Settings, projection: Overview, folders: Mapping[str, 
         return given
     if own == BUNDLED or own in folders:
         return own
-    # A model of one's own goes by its folder's name, which has no owner before it as the hub's do.
+    # A local model has its folder's name, without an owner as on the hub.
     is_other = "/" in own and (not path.exists() or _weights_of(path) != facts.sha256)
     return own if is_other else given
 
 
 def _weights_of(path: Path) -> str | None:
-    """The hash of a model's weights; None where they can't be read."""
+    """The hash of a model's weights; None if they can't be read."""
 
     def make() -> str | None:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from projector.errors import UserError
 from pruning.poles.poles import PoleSettings
 
-# What no longer holds when something else is chosen: neuron 345 of another layer is another neuron.
+# Parts to drop when another part changes: neuron 345 of another layer is another neuron.
 _DEPENDS = {
     "projection": (
         *("model", "layout", "layer", "site", "neuron", "head", "pole", "marked", "isolate"),
@@ -25,11 +25,11 @@ _DEPENDS = {
     "other": ("other_token",),
 }
 _MOST_CHARACTERS = 200
-# Of neurons that are marked: their runs, such as 3-7,12. More than that makes no link.
+# Most runs of marked neurons in a link, such as 3-7,12.
 _MOST_RUNS_CHARACTERS = 1500
-# More than any layer has: a link must not make the app count for ever.
+# More neurons than any layer has, to limit the work that a link can cause.
 _MOST_MARKED = 100_000
-# What the settings' widgets reach to.
+# Limits of the settings' widgets.
 MOST_CLUSTER_SIZE, MOST_EPSILON = 50, 1.0
 _LAYER, _NEURON = r"l(?:ayer)?\s*(?P<layer>\d{1,9})", r"(?:n(?:euron)?|#)?\s*(?P<neuron>\d{1,9})"
 _BETWEEN = r"[\s/.,:;]*"
@@ -37,7 +37,7 @@ _NEURON_NAMES = tuple(
     re.compile(pattern, re.ASCII | re.IGNORECASE)
     for pattern in (
         _NEURON,
-        # A dot between digits is a number's, such as 0.345.
+        # A dot between digits belongs to a number, such as 0.345.
         _LAYER + _BETWEEN + r"(?:n(?:euron)?|#|(?<=[\s/,:;]))\s*(?P<neuron>\d{1,9})",
         r"(?P<layer>\d{1,9})\s*[\s/,:;]\s*" + _NEURON,
         r"n(?:euron)?\s*(?P<neuron>\d{1,9})" + _BETWEEN + _LAYER,
@@ -47,23 +47,23 @@ _NEURON_NAMES = tuple(
 
 @dataclass(frozen=True)
 class Selection:
-    """What is looked at; None where nothing is chosen.
+    """The selection of a session; None for parts that are not chosen.
 
     Attributes:
         projection: its name below the roots the app was started with.
-        model: what to load for it, where that is not what the projection names.
-        layout: the name of the projection's layout that is shown, where that is not the usual one.
-        layer, site, neuron: of a map; ``neuron`` is its number.
-        head: the number of an attention head of that layer, whatever the site.
-        pole: its number among the poles that are found with the settings in use.
-        grouping: those settings, see :func:`grouping_text`; None for the usual ones.
+        model: the model to load for it, if it isn't the one that the projection names.
+        layout: name of the shown layout, if it isn't the default.
+        layer, site, neuron: the map, and the number of the neuron in it.
+        head: number of an attention head of that layer, for any site.
+        pole: its number among the poles with the current settings.
+        grouping: these settings, see :func:`grouping_text`; None for the usual ones.
         prompt, other: ids of stored prompts A and B.
         token: position in prompt A, from 0.
         report: name of a sweep's folder below the roots.
-        marked: neurons with a ring, ascending: those of a box on the heatmap, say.
-        color: what the map's points are coloured by; None for the usual.
-        order: of the heatmap's rows and columns; None for the usual.
-        isolate: the neuron whose neighbours alone the map shows.
+        marked: neurons with a ring, ascending, for example from a box on the heatmap.
+        color: colouring of the map's points; None for the default.
+        order: order of the heatmap's rows and columns; None for the default.
+        isolate: the neuron that the map shows with its neighbours only.
         target, against: ids of the tokens whose logits are attributed: of the first, or of the
             first less the second; None for the model's own next token, and for no second one.
         reading: the row of the lens that was clicked, from 0, counted from the embedding on.
@@ -119,7 +119,7 @@ class Selection:
     between: str | None = None
 
     def but(self, **changes: Any) -> Selection:
-        """With changes; what depended on what is changed is forgotten, unless given too."""
+        """A changed selection; parts that depend on a changed part are dropped, unless given."""
         forgotten = {
             name: () if name == "marked" else None
             for key, value in changes.items()
@@ -129,13 +129,13 @@ class Selection:
         return replace(self, **(forgotten | changes))
 
     def params(self) -> dict[str, str]:
-        """As query parameters: what is chosen, by name."""
+        """The chosen parts as query parameters, by name."""
         values = asdict(self) | {"marked": runs_text(self.marked) or None}
         return {name: str(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def unreadable(cls, params: Mapping[str, str]) -> dict[str, str]:
-        """What query parameters hold that :meth:`of_params` leaves out, by its name in a link."""
+        """Query parameters that :meth:`of_params` leaves out, by their names in a link."""
         found = cls.of_params(params)
         names = {field.name for field in fields(cls)}
         return {
@@ -146,7 +146,10 @@ class Selection:
 
     @classmethod
     def of_params(cls, params: Mapping[str, str]) -> Selection:
-        """From query parameters. What can't be read is left out: a URL is no reason to fail."""
+        """Read query parameters.
+
+        Unreadable parts are left out, because a bad URL must not cause an error.
+        """
         found: dict[str, Any] = {}
         for field in fields(cls):
             text = params.get(field.name)
@@ -172,12 +175,12 @@ def grouping_text(settings: PoleSettings) -> str | None:
 
 
 def parse_grouping(text: str | None) -> PoleSettings:
-    """What :func:`grouping_text` gave; the usual ones if it can't be read."""
+    """Read the result of :func:`grouping_text`; the usual settings if it can't be read."""
     return read_grouping(text) or PoleSettings()
 
 
 def read_grouping(text: str | None) -> PoleSettings | None:
-    """What :func:`grouping_text` gave; None if it can't be read."""
+    """Read the result of :func:`grouping_text`; None if it can't be read."""
     try:
         space, size, selection, epsilon = (text or "").split(",")
         settings = PoleSettings(space, int(size), None, selection, float(epsilon))
@@ -190,7 +193,7 @@ def read_grouping(text: str | None) -> PoleSettings | None:
 
 
 def runs_text(numbers: tuple[int, ...]) -> str:
-    """Ascending numbers as runs, such as ``3-7,12``; as many as a link holds."""
+    """Ascending numbers as runs, such as ``3-7,12``; as many as fit in a link."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -204,7 +207,7 @@ def runs_text(numbers: tuple[int, ...]) -> str:
 
 
 def parse_runs(text: str) -> tuple[int, ...]:
-    """What :func:`runs_text` gave; nothing if it can't be read."""
+    """Read the result of :func:`runs_text`; empty if it can't be read."""
     found: set[int] = set()
     n_named = 0
     for part in text[:_MOST_RUNS_CHARACTERS].split(",") if text else ():

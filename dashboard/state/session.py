@@ -1,4 +1,4 @@
-"""The selection of one browser session, kept in step with its URL."""
+"""The selection of one browser session, synchronized with its URL."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ _PAGES, _SHOWN = "pages", "page shown"
 _OWN_LINK = "here"
 _KEPT, _DRAWN, _DRAWN_BEFORE = "kept fields", "drawn fields", "drawn before"
 _ENDED = "ran to its end"
-# The page that is being drawn; None before it, at the side.
+# The page that is being drawn; None while the sidebar is drawn.
 _WITHIN = "within page"
 
 
 def current() -> Selection:
-    """What is selected."""
+    """The current selection."""
     found = st.session_state.get(_SELECTION)
     return found if isinstance(found, Selection) else Selection()
 
 
 def change(**changes: Any) -> None:
-    """Select something else; see :meth:`Selection.but`."""
+    """Change the selection; see :meth:`Selection.but`."""
     st.session_state[_SELECTION] = current().but(**changes)
     st.session_state[_CHANGED] = True
 
 
 def pole_settings(projection: Overview, layer: int, site: str) -> PoleSettings:
-    """Of the poles that every page shows: what was chosen, or what is usual for the map."""
+    """Settings of the poles on every page: the chosen settings, or the usual ones for the map."""
     grouping = current().grouping
     return parse_grouping(grouping) if grouping else usual_settings(projection, layer, site)
 
 
 def read_url() -> None:
-    """Take the selection from the URL where it is not the one that was written there.
+    """Take the selection from the URL, unless the app wrote that URL.
 
-    That is: at first, after a link was pasted, and when the user went back. The address may also
-    lag behind: a click was sent before what the one before it wrote had come, or a run was ended
-    before it wrote at all. Then what was just chosen counts. A step back comes without a click.
+    This happens at the start, after the user pastes a link, and after a step back. The URL may also
+    lag behind: a click may be sent before the URL of the previous click has arrived, or a run may
+    end before it writes the URL. Then the last choice counts. A step back comes without a click.
     """
     params = st.query_params.to_dict()
     is_own_link = params.pop(_OWN_LINK, None) is not None
     state = st.session_state
     drawn = state.pop(_DRAWN, frozenset())
-    # What a run drew that was broken off may never have reached the browser.
+    # The output of an interrupted run may never have reached the browser.
     is_whole = state.pop(_ENDED, False)
     state[_DRAWN_BEFORE] = drawn if is_whole else drawn & state.get(_DRAWN_BEFORE, frozenset())
     state[_WITHIN] = None
@@ -75,19 +75,19 @@ def read_url() -> None:
         state[_SELECTION] = Selection.of_params(params)
         state[_UNREAD] = Selection.unreadable(params)
     if is_own_link:
-        # At once: the page may take long to be drawn.
+        # At once, because drawing the page may take long.
         st.query_params.from_dict(params)
         state[_WRITTEN], state[_WROTE_AT] = params, time.monotonic()
 
 
 def take_unreadable() -> dict[str, str]:
-    """What the link holds that can't be read, by name; told once."""
+    """Unreadable parts of the link, by name; returned once."""
     found: dict[str, str] = st.session_state.pop(_UNREAD, {})
     return found
 
 
 def write_url() -> None:
-    """Put the selection into the URL, so that it can be copied."""
+    """Write the selection to the URL, so that the user can copy it."""
     params = current().params()
     if st.query_params.to_dict() != params:
         st.query_params.from_dict(params)
@@ -99,16 +99,17 @@ def write_url() -> None:
 
 
 def _was_touched() -> bool:
-    """Whether a widget holds another thing than at the end of the run before: there was a click.
+    """Whether a widget's value differs from the end of the last run, that is, whether there was a
+    click.
 
-    Widgets that the run before did not draw are gone by now, and tell nothing.
+    Widgets that the last run did not draw are gone, and don't count.
     """
     before, now = st.session_state.get(_HELD, {}), _held()
     return any(now[key] != value for key, value in before.items() if key in now)
 
 
 def _held() -> dict[str, str]:
-    """What the widgets hold."""
+    """The values of the widgets."""
     plain = (str, int, float, bool, type(None), list, tuple, dict)
     return {
         str(key): repr(value)
@@ -121,13 +122,14 @@ _OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT, _WITHIN, _
 
 
 def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Callable[[], None]:
-    """Give a widget of key ``key`` what it held when its page was left; called before it is drawn.
+    """Give the widget with key ``key`` its value from before its page was left; call it before
+    drawing.
 
-    Streamlit forgets what a widget holds as soon as another page is looked at. What the user
-    changes is kept, and nothing else: a field that is drawn anew may send what it never held.
+    Streamlit forgets a widget's value when another page is opened. Only changes by the user are
+    kept, because a newly drawn field may send a value that it never had.
 
     Args:
-        usual: what it holds at first.
+        usual: its first value.
         then: called after each change.
 
     Returns:
@@ -135,9 +137,9 @@ def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Call
     """
     state = st.session_state
     kept = state.setdefault(_KEPT, {})
-    # A field that is drawn anew is empty in the browser, also where the server still holds what
-    # was typed. One that is there is told nothing: what is being typed there would be lost.
-    # The same key on another page is another field to Streamlit, and empty too.
+    # A newly drawn field is empty in the browser, also if the server still holds what was typed. An
+    # existing field gets no value, because text that is being typed would be lost. The same key on
+    # another page is another field to Streamlit, and empty too.
     place = (state.get(_WITHIN), key)
     if key not in state or place not in state.get(_DRAWN_BEFORE, ()):
         state[key] = kept.get(key, usual)
@@ -152,13 +154,13 @@ def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Call
 
 
 def fill(key: str, value: Any) -> None:
-    """Put something into a widget that :func:`keep` keeps, before it is drawn."""
+    """Give a value to a widget that :func:`keep` keeps; call it before drawing."""
     st.session_state.setdefault(_KEPT, {})[key] = value
     st.session_state[key] = value
 
 
 def bind(key: str, value: Any) -> None:
-    """Give a widget of key ``key`` the selection's value, before it is drawn."""
+    """Give the widget with key ``key`` the selection's value; call it before drawing."""
     if st.session_state.get(key) != value:
         st.session_state[key] = value
 
@@ -171,7 +173,7 @@ def remember_pages(pages: dict[str, StreamlitPage], shown: StreamlitPage) -> Non
 
 
 def show_menu(place: DeltaGenerator) -> Selection:
-    """Links to all pages, each with what is selected: returned."""
+    """Draw links to all pages, each with the current selection, which is returned."""
     selection = current()
     with place:
         for page in st.session_state[_PAGES].values():
@@ -185,28 +187,28 @@ def go(path: str) -> None:
 
 
 def show_link(path: str, label: str, *, help: str | None = None, **changes: Any) -> None:
-    """A link to another page with something else selected; see :meth:`Selection.but`.
+    """A link to another page with a changed selection; see :meth:`Selection.but`.
 
     Args:
-        label: Markdown; what others wrote goes through :func:`plain` first.
+        label: Markdown; pass text from models and users through :func:`plain` first.
     """
     params = current().but(**changes).params()
     if path == st.session_state[_SHOWN]:
-        # The browser changes the address with the page alone: of this page we write it ourselves.
+        # The browser changes the address only with the page; for this page we write it ourselves.
         params[_OWN_LINK] = "1"
     st.page_link(st.session_state[_PAGES][path], label=label, help=help, query_params=params)
 
 
 def say(problem: str) -> None:
-    """Show a message that is still there when the page runs itself once more."""
+    """Show a message that stays when the page runs itself again."""
     st.session_state[_SAID] = problem
     tell(problem)
 
 
 def note(line: str) -> None:
-    """Say what of a link can't be shown, and what is shown; kept as :func:`say` is.
+    """Report a part of a link that can't be shown, and its replacement; stays as with :func:`say`.
 
-    All of it stands in one box.
+    All reports are in one box.
     """
     noted = st.session_state.setdefault(_NOTED, [])
     if line not in noted:
@@ -220,7 +222,7 @@ def _show_notes(noted: list[str]) -> None:
 
 
 def say_again() -> None:
-    """What the run before this one said, if that one asked for this."""
+    """Show the last run's messages, if it started this run."""
     st.session_state[_NOTE_PLACE] = st.empty()
     problem, noted = st.session_state.pop(_SAID, None), st.session_state.pop(_NOTED, [])
     if st.session_state.pop(_AGAIN, False):
@@ -232,20 +234,20 @@ def say_again() -> None:
 
 
 def run_again() -> None:
-    """Run the page once more, with what was found meanwhile."""
+    """Run the page again, with the new results."""
     st.session_state[_AGAIN] = True
     st.session_state.pop(_ENDED, None)
     st.rerun()
 
 
 def tell(problem: str, icon: str = ":material/error:") -> None:
-    """Show a message as a sentence: on a command line it follows the word error."""
+    """Show an error message as a sentence; on a command line it follows the word error."""
     st.error(plain(problem[:1].upper() + problem[1:]), icon=icon)
 
 
 @contextmanager
 def problems() -> Iterator[None]:
-    """Show what the user can do something about as one message, and go on with the page."""
+    """Show a UserError as one message, and continue with the page."""
     try:
         yield
     except UserError as error:
@@ -253,7 +255,7 @@ def problems() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is."""
+    """Escape text so that Markdown and HTML show it unchanged."""
     return "".join(f"\\{c}" if c in _MARKUP else c for c in text)
 
 

@@ -1,4 +1,4 @@
-"""What the app was started with: ``streamlit run dashboard -- --projection DIR [--model M]``."""
+"""The app's settings: ``streamlit run dashboard -- --projection DIR [--model M]``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ USUAL_PROJECTION = "demo"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the app may look, and what it opens.
+    """The folders that the app may read, and what it opens.
 
     Attributes:
-        roots: folders below which projections, models and reports are found; nothing else is read.
-        projection: name of the one to open first, see :func:`dashboard.roots.find_folders`; None
-            for any. One that is not there goes by its whole path.
-        model: what ``--model`` named; None for the one that the projection names.
+        roots: folders below which projections, models and reports are found; the app reads nothing
+            else.
+        projection: name of the projection to open first, see :func:`dashboard.roots.find_folders`;
+            None for any. A missing projection has its whole path as name.
+        model: the model of ``--model``; None for the projection's model.
         device, dtype: see :func:`projector.model.loading.load_model`.
-        finds_poles: whether poles of all maps are found in the background where they are missing.
+        finds_poles: whether missing poles of all maps are found in the background.
     """
 
     roots: tuple[Path, ...]
@@ -41,7 +42,7 @@ class Settings:
         return text_source(self.roots, source)
 
     def may_load(self, model: str) -> bool:
-        """Whether a page may load a model: the given one, one below a root, or one of the hub."""
+        """Whether a page may load a model: that of ``--model``, below a root, or on the hub."""
         if model in (BUNDLED, self.model) or is_hub_id(model):
             return True
         path = Path(model).resolve()
@@ -62,12 +63,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_settings(arguments: list[str]) -> Settings:
-    """Read what stands behind ``--`` on the command line.
+    """Read the arguments after ``--`` on the command line.
 
-    A projection that is not there is no mistake here: the others can be looked at, or it be made.
+    A missing projection isn't an error here: the user can open another, or make it.
 
     Raises:
-        UserError: if it can't be read, or a root is not there.
+        UserError: if the arguments can't be read, or a root doesn't exist.
     """
     parser = _Parser(prog="streamlit run dashboard --", add_help=False)
     parser.add_argument("--projection", type=Path)
@@ -83,7 +84,7 @@ def parse_settings(arguments: list[str]) -> Settings:
             raise UserError(f"--root '{path}' is not a folder: check its name")
     opened = None
     if given.projection is not None and not given.projection.exists():
-        # What it would lie in is no root: that may be the whole disk.
+        # Its parent folder doesn't become a root, because that may be the whole disk.
         opened = str(given.projection.resolve())
     elif given.projection is not None:
         if not given.projection.is_dir():
@@ -99,10 +100,10 @@ def parse_settings(arguments: list[str]) -> Settings:
 
 
 def model_for(identifier: str, folders: Mapping[str, Path]) -> str:
-    """What to load for a projection whose facts name a model so: a folder's name, or a hub id.
+    """The model to load for a name in a projection's facts: a folder's name, or a hub id.
 
-    A local model is known by its folder's name alone, wherever that lies; looked for on the hub, it
-    would be another one.
+    A local model is identified by its folder's name only; on the hub, that name would be another
+    model.
     """
     if identifier == BUNDLED:
         return identifier

@@ -1,6 +1,6 @@
-"""What is kept between reruns and shared between sessions: the only ``st.cache_*``.
+"""Values that are kept between reruns and shared between sessions: the only ``st.cache_*``.
 
-What stands on the shelf is shared, and must not be changed by who gets it.
+Values on the shelf are shared, so callers must not change them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dashboard.background.job import Jobs
 from dashboard.state.model_room import ModelRoom
 
 T = TypeVar("T")
-# The kind of thing, and what tells it from others of its kind.
+# The kind of value, and its key within that kind.
 Key = tuple[Hashable, ...]
-# The part of the machine's memory that the shelf may take.
+# Share of the machine's memory that the shelf may take.
 _MEMORY_PART = 4
-# How soon a session that waits for another one's work is asked whether it still wants to.
+# Seconds between checks whether a waiting session still wants the value.
 _WAIT_S = 0.2
 
 
@@ -39,7 +39,7 @@ class _Entry:
 
 @dataclass
 class _Turn:
-    """Someone makes a value now; ``n_forgotten``: how often its kind was forgotten before."""
+    """A value in the making; ``n_forgotten``: how often its kind was dropped before."""
 
     n_forgotten: int
     thread: int = field(default_factory=threading.get_ident)
@@ -47,14 +47,14 @@ class _Turn:
 
 
 class Shelf:
-    """Values by their keys, bounded in bytes; the longest unused goes first.
+    """Values by key, bounded in bytes; the least recently used value is dropped first.
 
-    Each value is made once, however many threads ask for it. A value that could not be made is not
-    kept: whoever waited for it makes it.
+    Each value is made once for any number of threads. If making it fails, nothing is kept, and a
+    waiting thread makes it.
 
     Args:
-        most_bytes: of all values together. The value kept last stays, however large it is.
-        clock: seconds that never run backwards.
+        most_bytes: limit for all values together. The last value stays, even if it is larger.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(self, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,7 +67,7 @@ class Shelf:
 
     @property
     def n_bytes(self) -> int:
-        """What all values take."""
+        """Bytes of all values."""
         return self._n_bytes
 
     def keep(
@@ -78,12 +78,12 @@ class Shelf:
         most_age_s: float | None = None,
         waiting: Callable[[], object] = lambda: None,
     ) -> T:
-        """The value of a key, made now where there is none.
+        """The value of a key, made now if missing.
 
         Args:
-            most_age_s: an older value is made anew; None for any age.
-            waiting: called again and again while another thread makes the value; raising in it
-                ends the wait.
+            most_age_s: an older value is made again; None for any age.
+            waiting: called repeatedly while another thread makes the value; an exception in it ends
+                the wait.
         """
         while True:
             with self._lock:
@@ -111,15 +111,15 @@ class Shelf:
             turn.ended.set()
 
     def peek(self, key: Key) -> Any:
-        """The value of a key; None where there is none."""
+        """The value of a key; None if there is none."""
         with self._lock:
             entry = self._find(key, None)
             return None if entry is None else entry.value
 
     def forget(self, kind: str) -> None:
-        """Drop all values of a kind: those whose keys begin with it.
+        """Drop all values of a kind, that is, whose keys begin with it.
 
-        One that is being made is given to who makes it, and not kept: it may be of before.
+        A value in the making is returned to its maker but not kept, because it may be outdated.
         """
         with self._lock:
             self._n_forgotten[kind] += 1
@@ -145,7 +145,7 @@ class Shelf:
 
 
 def size_of(value: Any) -> int:
-    """Bytes that a value takes, with all that it holds; numbers that are still on disk are none."""
+    """Bytes of a value with everything it holds; numbers that are still on disk count 0."""
     found: dict[int, Any] = {}
     waiting = [value]
     n_bytes = 0
@@ -175,11 +175,11 @@ def shelf() -> Shelf:
 
 @st.cache_resource(show_spinner=False)
 def model_room(device: str, dtype: str) -> ModelRoom:
-    """The one model in memory; on the shelf it could make room for others while it is used."""
+    """The one model in memory; the shelf could drop it while it is used."""
     return ModelRoom(device, dtype)
 
 
 @st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
-    """The runs that go on in the background."""
+    """The runs in the background."""
     return Jobs()

@@ -1,4 +1,4 @@
-"""The bounded folders on disk: what is kept between runs of the app."""
+"""Bounded folders on disk, which are kept between runs of the app."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from dashboard.prompts import STORED_PROMPTS
 from projector.storage.bounded import BoundedFolder
 
-# Of a layer and site of 3,072 neurons, examples take some 27 MB.
+# Examples of a layer and site with 3,072 neurons take about 27 MB.
 _MOST_BYTES_OF_EXAMPLES = 4 * 2**30
-# Some hundred thousand prompts as people type them.
+# Enough for some hundred thousand typed prompts.
 _MOST_BYTES_OF_PROMPTS = 256 * 2**20
-# Of a model of 1,000 heads, scores take half a MB.
+# Scores of a model with 1,000 heads take half a MB.
 _MOST_BYTES_OF_HEADS = 64 * 2**20
-# Of a stream of 576 numbers and 1,024 particles, an autoencoder takes some 15 MB.
+# An autoencoder with 1,024 particles for a stream of width 576 takes about 15 MB.
 _MOST_BYTES_OF_AUTOENCODERS = 2**30
 _STORED_AUTOENCODERS = f"autoencoders/{'[0-9a-f]' * 16}/autoencoder.safetensors"
 _STORED_HEADS = f"heads/{'[0-9a-f]' * 16}.json"
@@ -22,40 +22,40 @@ _STORED_EXAMPLES = f"examples/{'[0-9a-f]' * 16}-[0-9]*-*.safetensors"
 
 
 def stored_prompts() -> BoundedFolder:
-    """Where prompts are, which links name by their ids.
+    """The folder of prompts, which links name by id.
 
-    They can't be made again: however many examples there are, none of them makes room for those.
+    Prompts can't be made again, so examples never push them out.
     """
     return BoundedFolder(_place(), (STORED_PROMPTS,), _MOST_BYTES_OF_PROMPTS)
 
 
 def stored_examples() -> BoundedFolder:
-    """Where what drives neurons is; each layer and site can be gathered again."""
+    """The folder of examples; each layer's and site's can be gathered again."""
     return BoundedFolder(_place(), (_STORED_EXAMPLES,), _MOST_BYTES_OF_EXAMPLES)
 
 
 def examples_name(sha256: str, layer: int, site: str) -> str:
-    """The file that holds what drives the neurons of a layer and site of a model."""
+    """The file with the examples of a model's layer and site."""
     return f"examples/{sha256[:16]}-{layer}-{site}.safetensors"
 
 
 def stored_heads() -> BoundedFolder:
-    """Where scores of heads are; each model's can be computed again."""
+    """The folder of heads' scores; each model's can be computed again."""
     return BoundedFolder(_place(), (_STORED_HEADS,), _MOST_BYTES_OF_HEADS)
 
 
 def heads_name(sha256: str) -> str:
-    """The file that holds the scores of a model's heads."""
+    """The file with the scores of a model's heads."""
     return f"heads/{sha256[:16]}.json"
 
 
 def stored_autoencoders() -> BoundedFolder:
-    """Where autoencoders are that the app has trained; each can be trained again."""
+    """The folder of autoencoders that the app has trained; each can be trained again."""
     return BoundedFolder(_place(), (_STORED_AUTOENCODERS,), _MOST_BYTES_OF_AUTOENCODERS)
 
 
 def autoencoder_folder(training: str) -> Path:
-    """The folder that holds the autoencoder of a training, which counts as used now.
+    """The folder of a training's autoencoder; marks it as used now.
 
     Args:
         training: see :func:`dashboard.layer_time.keeping.training_id`.

@@ -1,4 +1,4 @@
-"""Layer by layer: how well single neurons of one layer are matched in another, beside controls."""
+"""How well neurons of one layer match neurons of another layer, with controls."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from projector.statistics.cross_layer.records import SITE, CrossLayerFacts, Laye
 TITLE, ICON, PATH = "Across layers", ":material/hub:", "across"
 _MEASURE, _BETWEEN = "across statistic", "across layers"
 _MOST_PAIRS, _MOST_LABEL = 10, 30
-# Pairs that one neuron of the earlier layer is shown in.
+# Most pairs with the same neuron of the earlier layer.
 _MOST_EACH = 2
-# Pixels that a matrix is higher than wide, and the most that the first one is high.
+# Pixels by which a matrix is higher than wide, and the first matrix's maximum height.
 _AROUND, _MOST_HEIGHT = 40, 520
 
-# Of a table of pairs: ρ, and both neurons. All links lead to the same page: without its icon.
+# Columns of the table of pairs: ρ, and both neurons. All links lead to one page, so they have no
+# icon.
 _WIDTHS = [1, 5, 5]
 _LINKS_STYLE = """<style>
 .st-key-pairs-of-neurons a > span:has([data-testid='stIconMaterial']) { display: none; }
@@ -99,7 +100,7 @@ def _choose_measure() -> Measure:
 
 
 def _choose_pair(facts: CrossLayerFacts) -> LayerPair:
-    """The two layers that are looked at: those of the link, or the strongest ones."""
+    """The two chosen layers: those of the link, or the strongest pair."""
     chosen = session.current().between
     known = {_text(pair): pair for pair in facts.pairs}
     if chosen is not None and chosen not in known:
@@ -146,13 +147,13 @@ def _show_matrix(
     pair: LayerPair,
     number_: int,
 ) -> go.Figure:
-    """Draw one matrix, whose clicks choose two layers; what was drawn."""
+    """Draw one matrix, whose clicks choose two layers, and return it."""
     dark = st.context.theme.type == "dark"
     figure = matrix_figure(facts, measure, title, limit, pair, dark=dark)
     layers = facts.layers
 
     def pick(row: int, column: int) -> None:
-        # The first row is of the second layer.
+        # The first row belongs to the second layer.
         if 0 <= column <= row < len(layers) - 1:
             session.change(between=f"{layers[column]}-{layers[row + 1]}")
 
@@ -167,7 +168,7 @@ def _show_matrix(
 
 
 def _style(inside: str, most: int) -> str:
-    """As high as the square picture needs where it fills the width."""
+    """CSS for a height at which the square picture fills the width."""
     block = f".st-key-{inside}"
     height = f"clamp(200px, 100cqw + {_AROUND}px, {most}px)"
     return (
@@ -177,7 +178,7 @@ def _style(inside: str, most: int) -> str:
 
 
 def _show_pair(scene: Scene, facts: CrossLayerFacts, pair: LayerPair) -> None:
-    """The figures of two layers, and their strongest pairs of neurons."""
+    """Show the figures of two layers, and their strongest pairs of neurons."""
     known = {_text(each): each for each in facts.pairs}
     session.bind(_BETWEEN, _text(pair))
     title, field = st.columns([3, 1], vertical_alignment="bottom")
@@ -221,7 +222,7 @@ def _strongest(projection: Projection, pair: LayerPair) -> tuple[NeuronPair, ...
 
 
 def _show_table(scene: Scene, pair: LayerPair, found: Sequence[NeuronPair]) -> None:
-    """A row a pair of neurons: ρ, and both with what they fire on, as links."""
+    """A table with a row per pair of neurons: ρ, and links to both with what they fire on."""
     sides = []
     for layer, neurons in (
         (pair.earlier, tuple(each.earlier for each in found)),

@@ -1,4 +1,4 @@
-"""Correlations in an order that shows groups, on one colour scale; two neurons compared."""
+"""Correlations in an order that shows groups, on one colour scale; compare two neurons."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def show(scene: Scene) -> None:
     st.title(session.plain(f"Correlations in layer {scene.layer}: {site}"))
     by, limit, unsorted_too = _choose()
     with session.problems():
-        # Above the picture, where the answer to a click is seen without scrolling.
+        # Above the picture, where the result of a click is visible without scrolling.
         _show_pair(scene)
         poles = _poles(scene, by)
         shown = ["index", by] if unsorted_too and by != "index" else [by]
@@ -68,7 +68,7 @@ def show(scene: Scene) -> None:
 
 
 def _choose() -> tuple[str, str | float, bool]:
-    """The order, the end of the colours, and whether the unsorted picture is shown too."""
+    """Choose the order, the end of the colours, and whether to show the unsorted picture too."""
     session.bind("order", session.current().order or USUAL_ORDER)
     columns = st.columns([2, 2, 2], vertical_alignment="bottom")
 
@@ -102,7 +102,7 @@ def _choose() -> tuple[str, str | float, bool]:
 
 
 def _poles(scene: Scene, by: str) -> Poles | None:
-    """The poles that are marked at the side; found where the order is by them."""
+    """The poles that are marked at the side; found if they define the order."""
     if by == "pole":
         settings = session.pole_settings(scene.projection, scene.layer, scene.site)
         return poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
@@ -124,7 +124,7 @@ def _cells(scene: Scene, by: str, poles: Poles | None) -> tuple[Cells, float]:
 def _order(scene: Scene, by: str, poles: Poles | None) -> NDArray[np.int64]:
     if by != "pole" or poles is None:
         return order_at(scene.path, scene.layer, scene.site, by, scene.layout)
-    # Inside a pole, and among those in none, as the tree of groups has them.
+    # Inside a pole, and among neurons in none, in the order of the tree of groups.
     leaf = order_at(scene.path, scene.layer, scene.site, "leaf", scene.layout)
     labels = poles.labels.numpy()[leaf]
     rank = np.where(labels < 0, len(poles.poles), labels)
@@ -160,7 +160,7 @@ def _draw(
     key = f"heatmap {name} {scene.layer} {scene.site}"
 
     def select() -> None:
-        # Only the picture that a box was drawn on is asked: the other may hold an older one.
+        # Read only the picture that a box was drawn on: the other may hold an older box.
         chosen = cells.within(st.session_state[key]["selection"].get("box") or ())
         first = {"neuron": chosen[0]} if chosen else {}
         session.change(marked=tuple(chosen), pole=None, **first)
@@ -190,7 +190,7 @@ def _style(inside: str, right: int) -> str:
 
 
 def _show_pair(scene: Scene) -> None:
-    """The two neurons of the cell that was clicked last."""
+    """Compare the two neurons of the last clicked cell."""
     *where, pair = st.session_state.get(_COMPARED, (None, None))
     if tuple(where) != (scene.path, scene.layer, scene.site):
         return

@@ -1,4 +1,4 @@
-"""The map of a layer, beside how far it can be trusted."""
+"""The map of a layer, with how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from pruning.poles.poles import Poles
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
 USUAL_COLOR = "pole"
 _HEIGHT = 600
-# Texts of more neurons are longer to send than a map may take to be there.
+# With more neurons, sending texts would delay the map too much.
 _MOST_SNIPPETS = 8_000
 
 
@@ -55,7 +55,7 @@ def show(scene: Scene) -> None:
 
 
 def _choose(scene: Scene) -> tuple[list[str], str, str]:
-    """What is drawn, and how: the sites, what colours them and what sizes them."""
+    """Choose the sites, the colouring and the sizes."""
     chosen = session.current()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         choose_layout(scene)
@@ -93,7 +93,7 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
 
 
 def _find_poles(scene: Scene, sites: list[str]) -> None:
-    """Poles that are not known yet, once the map is there: points first, their colours after."""
+    """Find poles that are not known yet, after the map is drawn: points first, then colours."""
     missing = [site for site in sites if poles_shown(scene, site) is None]
     for site in missing:
         try:
@@ -105,7 +105,7 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
                 session.pole_settings(scene.projection, scene.layer, site),
             )
         except UserError as error:
-            # A map without poles is a map still.
+            # A map is shown also without poles.
             st.caption(session.plain(f"No poles: {page_text(error)}"))
             return
     if missing:
@@ -113,7 +113,7 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
 
 
 def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
-    """The maps of some sites side by side."""
+    """Draw the maps of some sites side by side."""
     view = View(
         [_panel(scene, site, color, size) for site in sites],
         dim=scene.dim,
@@ -129,7 +129,7 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
         session.change(site=sites[panel])
         pole = session.current().pole
         poles = poles_shown(scene, sites[panel])
-        # A pole that is lit stays so while its own neurons are looked at.
+        # A highlighted pole stays highlighted while one of its neurons is selected.
         is_of_it = poles is not None and pole is not None and int(poles.labels[neuron]) == pole
         session.change(neuron=neuron, isolate=None, pole=pole if is_of_it else None)
 
@@ -157,7 +157,7 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
 
 
 def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
-    """The map of one site; what a site beside the chosen one lacks is said in its legend."""
+    """The map of one site; its legend reports what the site next to the chosen one lacks."""
     chosen = session.current()
     points = points_at(scene.path, scene.layer, site, scene.layout)
     poles = poles_shown(scene, site)
@@ -167,7 +167,7 @@ def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
     except UserError as error:
         if site == scene.site:
             raise
-        # This map is shown even where the other one lacks what was asked for.
+        # This map is shown even if the other map lacks the measure.
         measures, painted = {}, coloring.color_alike(len(points))
         painted = replace(
             painted,
@@ -203,7 +203,7 @@ def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
         selected=neuron,
         near=() if neuron is None else _near(scene, neuron),
         is_isolated=chosen.isolate is not None,
-        # A chosen pole is lit as a whole, and needs no rings.
+        # A chosen pole is highlighted as a whole, and needs no rings.
         marked=()
         if chosen.pole is not None
         else tuple(j for j in chosen.marked if j < len(points)),
@@ -212,7 +212,7 @@ def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
 
 
 def _near(scene: Scene, neuron: int) -> tuple[tuple[int, float], ...]:
-    """The neurons most correlated with one, and their ρ; none where ρ was not kept."""
+    """The neurons most correlated with one, and their ρ; empty if ρ was not kept."""
     if neuron >= scene.n_neurons or not scene.projection.has_statistics_of(scene.layer, scene.site):
         return ()
     highest, _ = neighbours(correlation_at(scene.path, scene.layer, scene.site), neuron)
@@ -220,8 +220,8 @@ def _near(scene: Scene, neuron: int) -> tuple[tuple[int, float], ...]:
 
 
 def _offer(scene: Scene, view: View) -> None:
-    """Downloads of this map; what they hold is made when they are asked for."""
-    # Found now: what makes a download knows nothing of the session.
+    """Downloads of this map; their content is made after a click."""
+    # Found now, because the code that makes a download has no session.
     poles = poles_shown(scene, scene.site)
     stem = f"{scene.name.replace('/', '-')}-layer-{scene.layer}-{scene.site}"
     if scene.layout != scene.projection.layout_name():
@@ -288,10 +288,10 @@ def _paint(
 
 
 def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.floating]]:
-    """Mean and variance of every neuron, and what else is asked for, where they are kept."""
+    """Mean and variance of every neuron, and other chosen measures, if they are kept."""
     if not scene.projection.has_statistics_of(scene.layer, site):
         if asked & set(coloring.MEASURES):
-            # Says why there are none.
+            # Reports why there are none.
             scene.projection.mean(scene.layer, site)
         return {}
     mean, spread = moments_at(scene.path, scene.layer, site)
@@ -302,7 +302,7 @@ def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.
 
 
 def _show_trust(scene: Scene) -> None:
-    """How faithful the map is: one sentence, and the figures behind it."""
+    """Show how faithful the map is: one sentence, and the figures behind it."""
     record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
     figures = scene.projection.figures(scene.layer, scene.site, scene.layout)
     said = verdict(figures, scene.projection.layout(scene.layout).settings.objective)

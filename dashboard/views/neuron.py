@@ -1,4 +1,4 @@
-"""One neuron: what it fires on, with which others, and what it writes."""
+"""One neuron: what it fires on, the neurons it fires with, and what it writes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
 _LIST_WIDTH = 180
 _N_NEIGHBOURS, _N_OPPOSITES = 10, 5
 _MOST_LABEL = 36
-# Links to this very page would be drawn as the one that is open.
+# Links to this page would be drawn as the open page.
 _STYLE = """<style>
 :is([class*='st-key-neighbours'], [class*='st-key-partners'], .st-key-later-readers) {
   a { background: none; padding: 0 0.25rem; margin: 0; }
@@ -78,7 +78,7 @@ def show(scene: Scene) -> None:
             _show_figures(scene, neuron)
         with session.problems():
             _show_neighbours(scene, neuron)
-        # Filled last: for it the model is loaded, and all else is there before.
+        # Filled last, because it loads the model; everything else is drawn before.
         vocabulary = st.container()
     with left, session.problems():
         examples = show_text(scene, neuron, 1 if label is None else label.sign)
@@ -93,7 +93,7 @@ def show(scene: Scene) -> None:
 
 
 def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:
-    """Its name, what it fires on, and the way to the neurons beside it."""
+    """Its name, what it fires on, and links to the previous and the next neuron."""
     title, before, after = st.columns([8, 1, 1], vertical_alignment="center")
     title.title(f"{neuron_name(scene.layer, scene.site)} N{neuron}")
     for column, step, icon, key in (
@@ -132,7 +132,7 @@ def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:
 
 
 def _show_name(scene: Scene, neuron: int) -> None:
-    """The user's own name for it."""
+    """A field for the user's own name."""
     show_name_field(
         f"name of {scene.layer} {scene.site} {neuron}",
         names_at(scene.path).of_neuron(scene.layer, scene.site, neuron) or "",
@@ -203,7 +203,7 @@ def _show_histogram(scene: Scene, neuron: int, examples: Examples) -> None:
 
 
 def _show_trial(scene: Scene, neuron: int) -> None:
-    """A text of one's own, with the neuron's activation on every token."""
+    """The user's own text, with the neuron's activation on every token."""
     state = st.session_state
     field, button = st.columns([6, 1], vertical_alignment="bottom")
     field.text_area(
@@ -220,11 +220,11 @@ def _show_trial(scene: Scene, neuron: int) -> None:
     try:
         run = asking.run(scene, Prompt(clean(tried)), lambda: state.pop(_TRIED, None))
     except UserError:
-        # It is said once; asked for again, it would be at every click.
+        # Report an error once; otherwise it would appear at every click.
         state.pop(_TRIED, None)
         raise
     values = run.activations[scene.layer, scene.site][:, neuron].astype(float)
-    # On the first token many models have activations far beyond all others.
+    # Many models have far larger activations on the first token than on all others.
     shown = abs(values[1:] if len(values) > 1 else values)
     scale = float(shown.max(initial=0.0)) or 1.0
     st.html(colored_tokens([piece.text for piece in run.pieces], values.tolist(), scale))
@@ -257,7 +257,7 @@ def _show_written(scene: Scene, neuron: int) -> None:
             return written(guest, scene.layer, neuron)
 
     promoted, suppressed = fact_of(("written", scene.sha256, scene.layer, neuron), make)
-    # One below the other where the page is narrow: tokens are cut nowhere.
+    # One below the other on a narrow page, so that no token is cut.
     with st.container(horizontal=True):
         for title, found in (("Promotes", promoted), ("Suppresses", suppressed)):
             with st.container(width=_LIST_WIDTH):

@@ -1,4 +1,4 @@
-"""The landing page: every layer and site of a projection at once, and the poles that stand out."""
+"""The landing page: every layer and site of a projection, and the poles that stand out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pruning.poles.poles import Poles
 TITLE, ICON, PATH = "Overview", ":material/dashboard:", "overview"
 _PICKED = "picked small map"
 _N_GROUPS, _MOST_GROUPS = 6, 60
-# Of one small map; of more neurons an even part is drawn.
+# Most points of one small map; with more neurons, an even sample is drawn.
 _MOST_POINTS = 6_000
 
 
@@ -61,7 +61,7 @@ def show(scene: Scene) -> None:
 
 
 def _about(scene: Scene) -> str:
-    """What is looked at, for those who see it for the first time."""
+    """An introduction to the projection, for new users."""
     facts = scene.projection.facts
     over = ""
     if facts.corpus is not None:
@@ -121,7 +121,7 @@ def _show_maps(
 
 
 def _counts(found: Mapping[MapKey, Poles]) -> str:
-    """How many poles of all maps are distinct, beside what both controls give."""
+    """The number of distinct poles of all maps, with both controls."""
     judged = [poles for poles in found.values() if poles.n_distinct is not None]
     if not judged:
         return ""
@@ -135,7 +135,7 @@ def _counts(found: Mapping[MapKey, Poles]) -> str:
 
 
 def _by_control(judged: Sequence[Poles]) -> tuple[str, str] | None:
-    """Distinct poles in shuffled ρ and with the same spectrum; None where some lack controls."""
+    """Distinct poles in shuffled ρ and with the same spectrum; None if some maps lack controls."""
     sums = [0.0, 0.0]
     for poles in judged:
         if poles.controls is None:
@@ -160,7 +160,7 @@ def _most_organised_key(organised: Mapping[MapKey, Organisation]) -> MapKey | No
 def _title(
     scene: Scene, layer: int, site: str, organisation: Organisation | None, poles: Poles | None
 ) -> str:
-    """What a small map says when it is pointed at."""
+    """The text of a small map under the pointer."""
     n_neurons = scene.projection.figures(layer, site).n_neurons
     said = [f"Layer {layer}, {site_words(site)}: {n_neurons:,} neurons"]
     if organisation is not None:
@@ -213,7 +213,7 @@ def _show_group(scene: Scene, group: Group, poles: Poles) -> None:
         facts.append(f"ρ {number(pole.within_rho, '.2f')}")
     if pole.distinct is not None:
         facts.append("distinct" if pole.distinct else "weak")
-    # On two lines: on one, a narrow page would cut the figures off.
+    # On two lines, because a narrow page would cut the figures off on one.
     with st.container(gap=None):
         session.show_link(
             "map",

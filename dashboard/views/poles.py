@@ -1,4 +1,4 @@
-"""Groups of neurons that fire together: found live, looked at, and taken away."""
+"""Groups of neurons that fire together: find them, look at them, and ablate them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SPACE_NAMES = {
     "correlation": "ρ",
     "abs-correlation": "|ρ|: opposite ones too",
 }
-# Members whose strongest example is shown.
+# Number of members whose strongest example is shown.
 _N_SNIPPETS = 3
 _DISTINCT_HELP = (
     "yes: in each half of the corpus its ρ inside exceeds that to every other pole, and overall "
@@ -72,7 +72,7 @@ def show(scene: Scene) -> None:
             return
         _show_table(scene, found)
         left, right = st.columns([2, 3], gap="large")
-        # The tree last, since it may take a moment: the pole is what was asked for.
+        # The tree comes last, because it may take a moment, and the user asked for the pole.
         with right, session.problems():
             pole = session.current().pole
             if pole is None or pole >= len(found.poles):
@@ -96,7 +96,7 @@ def _show_tree(scene: Scene, found: Poles) -> None:
 
 
 def _settings(scene: Scene) -> PoleSettings:
-    """The settings' widgets; they stand in the link, for other pages and people."""
+    """The widgets of the settings, which the link keeps for other pages and people."""
     known = session.pole_settings(scene.projection, scene.layer, scene.site)
     for key, value in (
         ("pole space", known.space),
@@ -151,7 +151,7 @@ def _change_settings() -> None:
         state["pole space"],
         int(state["pole size"]),
         None,
-        # A segment that is clicked again is let go of.
+        # A second click on a segment deselects it.
         state["pole selection"] or PoleSettings().selection,
         float(state["pole epsilon"]),
     )
@@ -173,7 +173,7 @@ def _show_figures(found: Poles) -> None:
 
 
 def _finding(found: Poles) -> str:
-    """How many poles there are beside both controls, and what they are, in one or two sentences."""
+    """The number of poles with both controls, and the finding, in one or two sentences."""
     n_poles = _counted(len(found.poles), "pole")
     controls = found.controls
     if controls is None:
@@ -200,7 +200,7 @@ def _counted(n: int, what: str) -> str:
 
 
 def _show_table(scene: Scene, found: Poles) -> None:
-    """A row a pole, distinct ones first; the one that is chosen is the selection's."""
+    """A table with a row per pole, distinct poles first; a click selects a pole."""
     order, poles = found.distinct_first, found.poles
     is_absolute = found.settings.space == "abs-correlation"
     shown = [poles[k] for k in order]
@@ -241,7 +241,7 @@ def _show_table(scene: Scene, found: Poles) -> None:
         "beyond": text_of("Beyond spectrum", width=120, help=_BEYOND_HELP),
         "axis": text_of("Axis", width=60, help=_AXIS_HELP),
     }
-    # A table is another one wherever a pole's number is another pole.
+    # The key changes whenever pole numbers belong to other poles.
     map_key = f"{scene.name} {scene.layout} {scene.layer} {scene.site}"
     key = f"poles table {map_key} {found.settings.key} {found.controls is not None}"
 
@@ -300,7 +300,7 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
 
 
 def _show_snippets(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
-    """Strongest examples of some neurons: first those that fire on what the pole's label names."""
+    """Strongest examples of some neurons, first of those that fire on the pole's label."""
     texts = snippets_at(scene.path, scene.layer, scene.site)
     firing = snippets_on_label(scene.path, found, pole)
     label = pole_label(scene.path, found, pole)

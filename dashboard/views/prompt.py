@@ -1,4 +1,4 @@
-"""A prompt's tokens one by one: which neurons they activate; and another prompt beside it."""
+"""A prompt's tokens one by one with the neurons they activate, and a second prompt next to it."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
 _N_STRONGEST, _MOST_NAME = 12, 18
-# In the place of a token that one of two prompts lacks.
+# Replaces a token that one of two prompts lacks.
 _GAP = "∅"
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two runs, aligned: (R,) places in each, −1 where it has no token in that row."""
+    """Two aligned runs: (R,) places in each, −1 if it has no token in that row."""
 
     runs: tuple[Run, Run]
     places: tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -63,7 +63,7 @@ class Pair:
         return "-".join(run.prompt.id for run in self.runs)
 
     def values(self, scene: Scene, which: int) -> NDArray[np.float32]:
-        """(R, N) activations of one of the two; 0 where it has no token."""
+        """(R, N) activations of one run; 0 if it has no token in a row."""
         places = self.places[which]
         values = self.runs[which].activations[scene.layer, scene.site]
         found = values[np.maximum(places, 0)].astype(np.float32)
@@ -71,7 +71,7 @@ class Pair:
         return found
 
     def difference(self, scene: Scene) -> NDArray[np.float32]:
-        """(R, N) activations of A less those of B; 0 where one has no token."""
+        """(R, N) activations of A minus those of B; 0 if one has no token in a row."""
         found = self.values(scene, 0) - self.values(scene, 1)
         found[(self.places[0] < 0) | (self.places[1] < 0)] = 0
         return found
@@ -104,7 +104,7 @@ def _paired(run: Run, other: Run) -> Pair:
 
 
 def _show_one(scene: Scene, run: Run) -> None:
-    # The last token of the prompt has seen all of it, and what comes next is the model's.
+    # The last token of the prompt has read all of it; later tokens are the model's.
     token = _token(run.n_prompt - 1, len(run.pieces))
     colors = _choose(scene, [run])
     sites = sites_beside(scene, run.activations)
@@ -155,7 +155,7 @@ def _show_pair(scene: Scene, pair: Pair) -> None:
 
 
 def _choose(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
-    """How it is drawn: the layout, and what colours the text."""
+    """Choose the layout, and what colours the text."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         choose_layout(scene)
         return choose_text_colors(scene, runs)
@@ -168,7 +168,7 @@ def _draw(
     timeline: Timeline,
     colors: TextColors | None,
 ) -> None:
-    """The maps with their tokens, and what is said of them."""
+    """Draw the maps with their tokens and captions."""
 
     def pick(panel: int, neuron: int) -> None:
         session.change(site=sites[panel])
@@ -216,7 +216,7 @@ def _draw(
 
 
 def _token(usual: int, n_tokens: int) -> int:
-    """The token that is looked at, from 0; what a link can't mean is said."""
+    """The chosen token, from 0; reports a link's token that doesn't exist."""
     chosen = session.current().token
     if chosen is not None and chosen >= n_tokens:
         session.note(f"The prompt has no token {chosen + 1:,}: token {usual + 1:,} is shown.")
@@ -226,7 +226,7 @@ def _token(usual: int, n_tokens: int) -> int:
 
 
 def _first_difference(pair: Pair) -> int:
-    """The first row in which the prompts differ; the last one where they are the same."""
+    """The first row in which the prompts differ; the last row if they are equal."""
     ids = [[piece.id for piece in run.pieces] for run in pair.runs]
     for row, (i, j) in enumerate(zip(*pair.places, strict=True)):
         if i < 0 or j < 0 or ids[0][i] != ids[1][j]:
@@ -269,7 +269,7 @@ def _next_words(run: Run, token: int) -> str:
 
 
 def _show_next(run: Run, token: int, where: str = "") -> None:
-    """What the model expects behind a token."""
+    """Show the next tokens that the model expects after a token."""
     if not run.nexts:
         return
     st.subheader(
@@ -287,7 +287,7 @@ def _frames(scene: Scene, run: Run, site: str) -> Frames:
 
 
 def _frames_of_pair(scene: Scene, pair: Pair, which: str) -> Frames:
-    """One of two prompts, on a scale that both share; or their difference."""
+    """Frames of one of two prompts on a shared scale, or of their difference."""
 
     def make() -> Frames:
         if which == "A − B":
@@ -352,7 +352,7 @@ def _table(scene: Scene, values: NDArray[np.floating], label: str) -> None:
         words = f"N{neuron}  {shown[k]}"
         if names[neuron]:
             words += f"  :gray[{session.plain(cut_label(names[neuron], _MOST_NAME))}]"
-        # The first half left, the second right: read downwards.
+        # First half left, second half right, to be read downwards.
         columns[2 * k // len(order)].button(
             words,
             key=f"{label} {k}",

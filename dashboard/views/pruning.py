@@ -1,4 +1,4 @@
-"""Reports of sweeps: what pruning costs; which neurons a plan removes; and small sweeps."""
+"""Reports of sweeps, the neurons that a plan removes, and small sweeps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TITLE, ICON, PATH = "Pruning", ":material/content_cut:", "pruning"
 
 
 def _help_of(question: str, records: Iterable[Method] | Iterable[Refit]) -> str:
-    """The question, and what each record answers."""
+    """A field's help: the question, and a line for each choice."""
     return question + "\n\n" + "".join(f"- `{each.name}`: {each.help}\n" for each in records)
 
 
@@ -60,7 +60,7 @@ def show(scene: Scene) -> None:
 
 
 def _show_plan(scene: Scene) -> None:
-    """Which neurons of this layer a pruned model lacks, on the map."""
+    """Show the neurons of this layer that a pruned model lacks, on the map."""
     found = {
         name: path
         for name, path in folders_with(scene.settings.roots, PLAN_FILE).items()
@@ -116,7 +116,7 @@ def _show_sweep(scene: Scene) -> None:
         "stopped and resumed."
     )
     for job in jobs.find(scene.settings.roots[0]):
-        # What has ended is looked at no more.
+        # Jobs that have ended aren't checked again.
         is_running = job.state().is_running
         st.fragment(_show_job, run_every=2.0 if is_running else None)(scene, job, is_running)
     _keep_fields(scene)
@@ -181,17 +181,17 @@ def _show_sweep(scene: Scene) -> None:
 
 
 def _text_key(kind: str, scene: Scene) -> str:
-    """Of the field of a text: each model has its own."""
+    """The key of a text's field; each model has its own."""
     return f"sweep {kind} {scene.model_name}"
 
 
 def _text_help() -> str:
-    # In backticks, for Markdown would read brackets and colons.
+    # In backticks, because Markdown would interpret brackets and colons.
     return f"Write `{sources_help()}`. Files lie below the folders that the app was started with."
 
 
 def _keep_fields(scene: Scene) -> None:
-    """Give the fields what was typed: Streamlit forgets it when another page is looked at."""
+    """Fill the fields with the typed values, which Streamlit forgets on another page."""
     texts = usual_texts(scene.model_name)
     usual = {
         "sweep methods": ["random", "flap", "poles", "obs"],
@@ -214,7 +214,7 @@ def _keep_fields(scene: Scene) -> None:
 
 
 def _order(scene: Scene) -> Order:
-    """What stands in the fields."""
+    """The order in the fields."""
     state = st.session_state
     return Order(
         name=str(state["sweep name"]).strip(),
@@ -231,7 +231,7 @@ def _order(scene: Scene) -> Order:
 
 
 def _size(scene: Scene) -> str:
-    """How many models the fields come to; a dash where they can't be read."""
+    """The number of models for the fields; a dash if they can't be read."""
     try:
         return f"{_order(scene).n_models:,} models to score"
     except UserError:
@@ -239,7 +239,7 @@ def _size(scene: Scene) -> str:
 
 
 def _start(scene: Scene) -> None:
-    """Before the page runs, which then shows the job, and what was typed as it was."""
+    """Start the sweep before the page runs; the page then shows the job, and keeps the fields."""
     order = _order(scene)
     try:
         sweeping.start(scene.settings, order)
@@ -252,13 +252,13 @@ def _start(scene: Scene) -> None:
 def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
     state = job.state()
     if was_running and not state.is_running:
-        # The report is whole, or another name is free: all of the page shows it.
+        # The report is complete, or another name is free: draw the whole page.
         forget_folders()
         st.rerun(scope="app")
     left, right = st.columns([4, 1.4], vertical_alignment="center")
     said = state.text
     if state.error is not None:
-        # The page tells names, not where the server's folders lie.
+        # The page shows names, not the paths of the server's folders.
         said += f"; {page_text(state.error).replace(str(job.folder), job.name)}"
     text = f"{session.plain(job.name)}: {session.plain(said)}"
     if state.phase == "running":
@@ -296,7 +296,7 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
             sweeping.resume(scene.settings, job)
         except UserError as error:
             st.session_state[_PROBLEM] = error
-        # All of the page: it is another job now.
+        # Draw the whole page, because the job has changed.
         st.rerun(scope="app")
     if buttons.button(
         "Remove",

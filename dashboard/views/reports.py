@@ -1,4 +1,4 @@
-"""The reports of the Pruning page: of the model in view, the shipped one, and others."""
+"""The reports of the Pruning page: of the current model, the included report, and others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pruning.reporting.files import JSON_FILE
 from pruning.sweep.figure import report_figure, seeds_text
 from pruning.sweep.report import DENSE, PruningReport
 
-# With more, the legend takes all of a figure's height.
+# With more lines, the legend takes all of a figure's height.
 _FEW_LINES = 20
 SHIPPED = "bundled model, all methods (included)"
 
 
 def show_reports(scene: Scene) -> None:
-    """A report, chosen among those of the model in view."""
+    """Choose and show a report of the current model."""
     found, others = _reports(scene)
     chosen = session.current().report
     if chosen is not None and chosen not in {**found, **others}:
@@ -75,7 +75,7 @@ def show_reports(scene: Scene) -> None:
 
 
 def _reports(scene: Scene) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Folders of reports by name: of the model in view, and of others or damaged."""
+    """Folders of reports by name: of the current model, and of other models or damaged."""
     everywhere = folders_with(scene.settings.roots, JSON_FILE)
     everywhere = {**everywhere, SHIPPED: Path(dashboard.__file__).parent / "shipped"}
     own: dict[str, Path] = {}
@@ -85,7 +85,7 @@ def _reports(scene: Scene) -> tuple[dict[str, Path], dict[str, Path]]:
             report = reuse_report_at(path) or report_at(path)
             is_own = report.model.get("sha256") == scene.sha256
         except UserError:
-            # It says why when it is chosen.
+            # Choosing it shows why it is damaged.
             is_own = False
         (own if is_own else others)[name] = path
     return own, others
@@ -101,10 +101,10 @@ def _show_figure(report: PruningReport, name: str, text: str) -> None:
         )
     )
     figure = report_figure(report, text)
-    # What its title says stands above it on the page.
+    # The page shows its title above it.
     shown = go.Figure(figure).update_layout(title={"text": ""}, margin={"t": 50})
     if len(figure.data) <= _FEW_LINES:
-        # The table below it is to be seen too.
+        # The table below should be visible too.
         shown.update_layout(height=480)
     st.plotly_chart(shown, key=f"report figure {name} {text}")
     stem = "shipped" if name == SHIPPED else name.replace("/", "-")
@@ -118,7 +118,7 @@ def _show_table(report: PruningReport, text: str) -> None:
         st.caption("No pruned model is scored yet.")
         return
     dense = next((s for s in summaries if s.method == DENSE), None)
-    # Of all parameters, at each share of the neurons.
+    # Share of all parameters, at each share of the neurons.
     removed = {s.sparsity: s.removed_share for s in sorted(pruned, key=lambda s: s.sparsity)}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for each in pruned:

@@ -17,7 +17,7 @@ def show_reuse(report: ReuseReport, name: str) -> None:
     """Draw a report of an experiment on reuse.
 
     Args:
-        name: of its folder.
+        name: name of its folder.
     """
     st.caption(session.plain(f"{title_of(report)}. {facts_text(report)}"))
     if not report.rows:

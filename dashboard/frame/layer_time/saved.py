@@ -42,8 +42,7 @@ def choose_folder(found: dict[str, Path]) -> Path | None:
     chosen = session.current().played
     if chosen is not None and chosen not in found:
         session.note(
-            f"There is no saved layer-time {chosen[:80]} here: the page shows the one of "
-            "the prompts."
+            f"There is no saved picture '{chosen[:80]}' here: the page shows the prompts' picture."
         )
         session.change(played=None)
         chosen = None

@@ -1,1 +1,1 @@
-"""What the pages of the residual stream share: prompt, lens, parts of logits, heads."""
+"""Parts that the pages of the residual stream share: prompt, lens, parts of logits, heads."""

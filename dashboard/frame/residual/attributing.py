@@ -1,4 +1,4 @@
-"""What each part of a model adds to a logit: its fields, its bars, and the sum in words."""
+"""Contributions of a model's parts to a logit: fields, bars, and the sum in words."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ from projector.residual.tokens import find_token
 
 _TARGET, _AGAINST, _TYPED = "lens target", "lens against", "lens typed token"
 _TOP, _CELL_TOP, _NONE = "the model's top token", "the cell's top token", "no other token"
-# Of a token that the field offers, also where the list is no longer the one that was offered.
+# The prefix of a token in the field's list, also after the list has changed.
 _BY_ID = re.compile(r"  \(#(\d{1,9})\)$", re.ASCII)
 _N_NEURONS = 20
 
 
 def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTable) -> None:
-    """Attribute what is read after a token, and draw it: by the model in the end, or by the lens
-    at the cell that is chosen."""
+    """Attribute a logit after a token: the model's own, or the lens's at the chosen cell."""
     (text,) = in_one_line(tokens.pieces[position : position + 1])
     st.subheader(
         session.plain(f"After token {position + 1} ‘{text}’"),
@@ -74,7 +73,7 @@ def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTab
 
 
 def _until(position: int, table: LensTable) -> tuple[int, str] | None:
-    """Layer and stream of the cell that is chosen; None where the model's own logit is."""
+    """Layer and stream of the chosen cell; None for the model's own logit."""
     reading = session.current().reading
     if reading is None or reading == len(table.readings) - 1 or not _has(table, position):
         return None
@@ -84,7 +83,7 @@ def _until(position: int, table: LensTable) -> tuple[int, str] | None:
 def _show_fields(
     scene: Scene, position: int, table: LensTable, until: tuple[int, str] | None
 ) -> None:
-    """The token whose logit is attributed, and one whose logit is taken away from it."""
+    """The token whose logit is attributed, and a token whose logit is subtracted."""
     chosen, state = session.current(), st.session_state
     likely = table.top(len(table.readings) - 1, position) if _has(table, position) else []
     if chosen.reading is not None and _has(table, position):
@@ -94,7 +93,7 @@ def _show_fields(
     top = _TOP if until is None else _CELL_TOP
 
     def options(selected: int | None, usual: str) -> tuple[list[str], str]:
-        """What a list offers, and what is chosen in it."""
+        """The items of a list, and the chosen item."""
         if selected is None:
             return [usual, *names], usual
         own = texts.get(selected) or f"{_text_of(scene, selected)}  (#{selected})"
@@ -110,7 +109,7 @@ def _show_fields(
             elif by_id := _BY_ID.search(text):
                 session.change(**{field: int(by_id[1])})
             else:
-                # The model that knows it is asked in the run: it may have to be waited for.
+                # The run asks the model for it, because it may have to wait for the model.
                 state[_TYPED] = (field, text)
 
         return take
@@ -152,7 +151,7 @@ def _text_of(scene: Scene, token: int) -> str:
 
 
 def _take_typed(scene: Scene) -> None:
-    """Select the token that was typed, or say what is wrong with it."""
+    """Select the typed token, or show its error."""
     field, text = st.session_state.pop(_TYPED, (None, ""))
     if field is None:
         return
@@ -209,7 +208,7 @@ def _draw(scene: Scene, parts: tuple[AttributedPart, ...], name: str) -> None:
 
 
 def _show_reading(position: int, table: LensTable) -> None:
-    """The likeliest tokens of the cell that is chosen."""
+    """Show the most probable tokens of the chosen cell."""
     reading = session.current().reading
     assert reading is not None
     words = reading_words(*table.readings[reading])

@@ -1,4 +1,4 @@
-"""Heads taken away from the model, on the pages that select them."""
+"""Ablation of heads, on the pages that select them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NAME = re.compile(r"L(\d{1,5})\s*H(\d{1,5})(?!\w)", re.ASCII | re.IGNORECASE)
 
 
 def show_head_ablation(scene: Scene) -> None:
-    """Fields, and what the model says without the head that is selected, and others beside it."""
+    """Draw the fields, and the model's results without the selected head and further heads."""
     head = session.current().head
     if head is None:
         return
     own = head_name(scene.layer, head)
     part = f"Ablate {own}"
     if st.session_state.get("ablate"):
-        # Streamlit draws the part anew at every run: it stays open for the head it was used for.
+        # Streamlit draws this part again at every run: it stays open for the head it was used for.
         st.session_state[_OPEN] = part
     is_open = st.session_state.get(_OPEN) == part
     with st.expander(part, icon=":material/content_cut:", expanded=is_open):

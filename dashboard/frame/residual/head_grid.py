@@ -1,4 +1,4 @@
-"""All heads as a table, coloured by what kind they are; scored where that was not done before."""
+"""All heads as a table, coloured by kind; heads without scores are scored first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLOR = "heads color"
 
 
 def show_heads(scene: Scene) -> HeadTable | None:
-    """Draw the table; None where scoring was stopped."""
+    """Draw the table and return it; None if scoring was stopped."""
     table = _table(scene)
     if table is None:
         return None
@@ -88,7 +88,7 @@ def _choose_color(table: HeadTable) -> str:
 
 
 def _table(scene: Scene) -> HeadTable | None:
-    """All heads with their scores: of this run of the app, of one before, or computed now."""
+    """All heads with their scores: from this or an earlier run of the app, or computed now."""
     key = ("heads", scene.model_name, scene.sha256)
 
     def find(begin: Begin) -> HeadTable:

@@ -1,4 +1,4 @@
-"""What a head joins by its weights alone: tokens that it moves, and tokens that it attends to."""
+"""Pairs of tokens that a head joins by its weights alone: tokens that it moves or attends to."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _pairs(scene: Scene, head: int) -> Joined | None:
         def make() -> Joined:
             with begin() as work, scene.model() as guest:
                 subject = guest.subject
-                # The same for all heads of a layer, and most of the work.
+                # Equal for all heads of a layer, and most of the work.
                 streams = kept(of_layer, lambda: read_tokens(subject, scene.layer, work))
                 work.advance(0)
                 return read_pairs(subject, scene.layer, head, streams)

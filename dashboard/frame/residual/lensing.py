@@ -1,4 +1,4 @@
-"""The lens of a prompt: run where no page has run it, and drawn as a table that can be clicked."""
+"""The lens of a prompt: run it unless a page has run it, and draw it as a table to click."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLOR, _FIRST = "lens color", "lens first token"
 
 
 def why_no_lens(scene: Scene) -> str | None:
-    """Why this model has no lens, in one line; None where it has one."""
+    """Why this model has no lens, in one line; None if it has one."""
     if not scene.projection.facts.model.is_causal:
         return (
             "This model is an encoder: it has no head that predicts the next token, so its stream "
@@ -47,7 +47,7 @@ def why_no_lens(scene: Scene) -> str | None:
 
 
 def show_lens(scene: Scene, tokens: Tokens, position: int) -> LensTable | None:
-    """Draw the table; what it shows, None where the user stopped it."""
+    """Draw the table and return it; None if the user stopped it."""
     limit = _limit(scene)
     color, first = _choose(len(tokens.pieces), limit, position)
     end = min(first + limit, len(tokens.pieces))
@@ -81,7 +81,7 @@ def show_lens(scene: Scene, tokens: Tokens, position: int) -> LensTable | None:
 
 
 def _check(table: LensTable) -> None:
-    """Say what of a link this model does not have, and let go of it."""
+    """Report parts of a link that this model doesn't have, and drop them."""
     chosen, n_readings = session.current(), len(table.readings)
     if chosen.reading is not None and chosen.reading >= n_readings:
         session.note(
@@ -109,7 +109,7 @@ def _shown(first: int, end: int, n_tokens: int) -> str:
 
 
 def _limit(scene: Scene) -> int:
-    """How many tokens are read at once."""
+    """The number of tokens that are read at once."""
 
     def make() -> int:
         with scene.model() as guest:
@@ -119,7 +119,7 @@ def _limit(scene: Scene) -> int:
 
 
 def _choose(n_tokens: int, limit: int, position: int) -> tuple[str, int]:
-    """What colours the cells, and the first token that is shown."""
+    """The colouring of the cells, and the first shown token."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         color = st.segmented_control(
             "Colour by",
@@ -133,7 +133,7 @@ def _choose(n_tokens: int, limit: int, position: int) -> tuple[str, int]:
         if n_tokens <= limit:
             return str(color), 0
         starts = list(range(0, n_tokens, limit))
-        # The part that holds the chosen token, until another one is asked for.
+        # The part with the chosen token, until the user asks for another part.
         own = position // limit * limit
         session.bind(_FIRST, own)
 

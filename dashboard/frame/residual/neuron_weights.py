@@ -1,4 +1,4 @@
-"""What a neuron reads from the stream and writes to it, by its weights; on the Neuron page."""
+"""A neuron's reads from the stream and writes to it, by its weights, on the Neuron page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _READERS_HELP = (
 
 
 def show_reads_and_writes(scene: Scene, neuron: int) -> None:
-    """Draw it, where the model is in memory; else a button that asks for it."""
+    """Draw reads and writes if the model is in memory; else a button that loads it."""
     if scene.site != "mlp_post":
         return
     st.subheader(
@@ -47,7 +47,7 @@ def show_reads_and_writes(scene: Scene, neuron: int) -> None:
 
 
 def _find(scene: Scene, neuron: int) -> NeuronWeights | str | None:
-    """What it reads and writes, or why that is not known; None where it is to be asked for."""
+    """Its reads and writes, or why they are not known; None if the user has to ask for them."""
     key = ("reads and writes", scene.model_name, scene.sha256, scene.layer, neuron)
     known: NeuronWeights | str | None = known_fact(key)
     if known is not None:
@@ -107,7 +107,7 @@ def _show_readers(scene: Scene, readers: NeuronReaders) -> None:
 
 
 def _beside_shuffled(most: float, n_beyond: int, n: int, what: str) -> str:
-    """What shuffled weights reach, and how much of what is shown is beyond that."""
+    """The level of shuffled weights, and how many of the shown values exceed it."""
     reach = f"Shuffled weights reach {number(most, '.3f')}"
     if not n_beyond:
         return f"**No more than chance.** {reach}, and none of the {n:,} {what} exceeds that."

@@ -1,4 +1,4 @@
-"""What a head attends to on the prompt: its pattern as a matrix, and as coloured text."""
+"""A head's pattern on the prompt, as a matrix and as coloured text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 from projector.model.architecture.stream.patterns import watch_patterns
 
-# Tokens of a matrix: more cells than that are too small to be pointed at.
+# Most tokens of a matrix: with more, cells are too small for the pointer.
 _MOST = 160
 _WAY = "attention way"
 _WAYS = {"from": "From the chosen token", "to": "To it"}
@@ -85,7 +85,7 @@ def _show_text(tokens: Tokens, pattern: NDArray[np.float32], first: int, at: int
         on_change=session.keep(_WAY, "from"),
     )
     shares = pattern[at] if way == "from" else pattern[:, at]
-    # The matrix's own scale: a text scaled to its largest value would look like another pattern.
+    # The matrix's scale: a text scaled to its largest value would look like another pattern.
     st.html(tint_scale("Attention, as in the matrix", "0", "100 %"))
     pieces = tokens.pieces[first : first + len(pattern)]
     verb = "attends to this" if way == "from" else "attends to the chosen one"
@@ -114,7 +114,7 @@ def _percent(share: float) -> str:
 
 
 def _patterns(scene: Scene, tokens: Tokens, first: int, end: int) -> NDArray[np.float16] | None:
-    """(A, n, n) of the chosen layer: what tokens from ``first`` to ``end`` take from each other."""
+    """(A, n, n) patterns of the chosen layer, among tokens from ``first`` to ``end``."""
     key = (
         *("patterns", tokens.prompt.id, scene.model_name, scene.sha256, scene.layer),
         *(first, end),
@@ -142,7 +142,7 @@ def _patterns(scene: Scene, tokens: Tokens, first: int, end: int) -> NDArray[np.
                     subject.inputs(tokens.ids),
                     keep,
                     taps=subject.patterns,
-                    # Those before only tell how far it is.
+                    # Earlier layers only show the progress.
                     layers=[*before, scene.layer],
                 )
             return found[0]

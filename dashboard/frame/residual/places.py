@@ -1,4 +1,4 @@
-"""Heads and neurons of any layer as the selection of every page."""
+"""Select heads and neurons of any layer on every page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEURONS = "mlp_post"
 
 
 def _site_for_head(scene: Scene, layer: int) -> str | None:
-    """The site that stays chosen with a head of a layer: a selection is of a map there is."""
+    """The site that stays chosen with a head of a layer; a selection needs an existing map."""
     maps = scene.projection.maps
     if (layer, scene.site) in maps:
         return scene.site
@@ -23,12 +23,12 @@ def _site_for_head(scene: Scene, layer: int) -> str | None:
 
 
 def can_choose_head(scene: Scene, layer: int) -> bool:
-    """Whether the projection has a map of that layer, so that it can be selected."""
+    """Whether the projection has a map of that layer, so that its heads can be selected."""
     return _site_for_head(scene, layer) is not None
 
 
 def choose_layer(scene: Scene, layer: int) -> None:
-    """Select a layer on every page, where the projection has a map of it."""
+    """Select a layer on every page, if the projection has a map of it."""
     site = _site_for_head(scene, layer)
     if site is not None and layer != scene.layer:
         session.change(layer=layer, site=site)
@@ -47,18 +47,18 @@ def choose_head(scene: Scene, layer: int, head: int) -> None:
 
 
 def choose_part(scene: Scene, part: AttributedPart) -> None:
-    """Select the head or the neuron that a part of a logit is."""
+    """Select the head or the neuron of a logit's part."""
     if part.layer is None:
         return
     if part.head is not None:
         choose_head(scene, part.layer, part.head)
     elif part.neuron is not None and can_choose_neuron(scene, part.layer):
-        # The head that is chosen stays where it is of the same layer.
+        # The chosen head stays if it belongs to the same layer.
         session.change(layer=part.layer, site=_NEURONS, neuron=part.neuron)
 
 
 def is_part(part: AttributedPart) -> bool:
-    """Whether a part of a logit is the head or the neuron that is selected."""
+    """Whether a logit's part is the selected head or neuron."""
     chosen = session.current()
     if part.layer is None or part.layer != chosen.layer:
         return False
@@ -68,15 +68,15 @@ def is_part(part: AttributedPart) -> bool:
 
 
 def head_name(layer: int, head: int) -> str:
-    """A head as it is called everywhere, such as ``L3 H5``."""
+    """The name of a head on every page, such as ``L3 H5``."""
     return f"L{layer} H{head}"
 
 
 def check_head(scene: Scene, known: int | None = None) -> None:
-    """Say where a link's head is not there, and let go of it.
+    """Report a link's head that doesn't exist, and drop it.
 
     Args:
-        known: how many heads the chosen layer has; the model is asked where it is not known.
+        known: number of heads of the chosen layer; None asks the model.
 
     Raises:
         UserError: if the model can't be loaded.
@@ -100,10 +100,10 @@ def check_head(scene: Scene, known: int | None = None) -> None:
 
 
 def show_chosen_part(scene: Scene) -> dict[str, Any]:
-    """The head and the neuron that are selected, with the way to their pages.
+    """Show the selected head and neuron, with links to their pages.
 
     Returns:
-        ``head`` and ``neuron``, those that are selected.
+        ``head`` and ``neuron``, if selected.
     """
     chosen = session.current()
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The prompt whose residual stream is looked at: the Prompt page's own, by the same rules."""
+"""The prompt of the residual stream's pages, which is that of the Prompt page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from projector.naming.words import compact
 
 
 def choose_prompt(scene: Scene, *, must: bool = True) -> Tokens | None:
-    """Draw the fields; the tokens of the prompt that is selected, None where there is none.
+    """Draw the fields, and return the tokens of the selected prompt; None without a prompt.
 
     Args:
         must: whether the page needs a prompt, and asks for one.
@@ -32,7 +32,7 @@ def choose_prompt(scene: Scene, *, must: bool = True) -> Tokens | None:
             can_run = True
     prompt = session.current().prompt
     if prompt is None:
-        # What is wrong with the prompt that was typed is said: nobody is asked to type one.
+        # If the typed prompt has an error, the page shows that instead of asking for a prompt.
         if can_run and must:
             st.info("Type a prompt and press Run.", icon=":material/keyboard:")
         return None
@@ -40,7 +40,7 @@ def choose_prompt(scene: Scene, *, must: bool = True) -> Tokens | None:
 
 
 def position_of(tokens: Tokens) -> int:
-    """The token that is looked at, from 0: the prompt's last one, where none is chosen."""
+    """The chosen token, from 0; by default the prompt's last token."""
     chosen, usual = session.current().token, tokens.n_prompt - 1
     if chosen is not None and chosen >= len(tokens.pieces):
         session.note(f"The prompt has no token {chosen + 1:,}: token {usual + 1:,} is shown.")
@@ -51,5 +51,5 @@ def position_of(tokens: Tokens) -> int:
 
 def in_one_line(pieces: Sequence[Piece]) -> list[str]:
     """Texts of tokens, with signs for blanks; "∅" for none."""
-    # A piece breaks the line after its sign for that.
+    # A piece has a line break after its sign for one.
     return [compact(piece.text.replace("\n", "").replace("\t", "")) for piece in pieces]

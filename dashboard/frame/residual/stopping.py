@@ -1,4 +1,4 @@
-"""Work that a page does by itself, and that the user can stop: then it waits to be asked for."""
+"""Work that a page starts by itself; after the user stops it, it waits for a click."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ Begin = Callable[[], AbstractContextManager[Work]]
 
 
 def unless_stopped(name: str, key: Hashable, title: str, find: Callable[[Begin], T]) -> T | None:
-    """What ``find`` gives; None, with a button that asks for it again, where the user stopped it.
+    """The result of ``find``; None, with a button that starts it again, if the user stopped it.
 
     Args:
-        name: of the work; one of its kind is stopped at a time.
-        key: tells this work from others of its kind.
-        title: what the button asks for, such as ``Run the lens``.
-        find: given what begins a bar, which it calls once if there is work to do.
+        name: name of the kind of work; one stopped work is kept per kind.
+        key: identifies this work among its kind.
+        title: label of the button, such as ``Run the lens``.
+        find: does the work; its argument starts a progress bar, to be called once if there is work
+            to do.
     """
     state, flag = st.session_state, f"stopped {name}"
     if state.get(flag) == key:
@@ -35,7 +36,7 @@ def unless_stopped(name: str, key: Hashable, title: str, find: Callable[[Begin],
 
         def begin() -> AbstractContextManager[Work]:
             bar = working(title, lambda: state.__setitem__(flag, key))
-            # The bar goes when what was made is kept: a page that is left then ends at the bar.
+            # The bar is removed after the result is kept: a page that is left ends at the bar.
             return nullcontext(stack.enter_context(bar))
 
         return find(begin)

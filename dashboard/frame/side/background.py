@@ -1,4 +1,4 @@
-"""Poles of all maps in the background: started where they are missing, stopped by a button."""
+"""Find missing poles of all maps in the background, with a button that stops it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from projector.errors import UserError
 from projector.projection.overview import FACTS_FILE
 
 _EVERY_S = 2.0
-# How soon a page that shows all maps is drawn anew, at the earliest.
+# Seconds until a page with all maps is drawn again, at the earliest.
 _REDRAW_S = 6.0
 _SEEN, _DRAWN_AT = "poles seen", "drew all maps at"
 
@@ -25,11 +25,11 @@ _SEEN, _DRAWN_AT = "poles seen", "drew all maps at"
 def find_in_background(
     scene: Scene, place: st.delta_generator.DeltaGenerator, *, shows_all: bool
 ) -> None:
-    """Start to find poles where they are missing, and tell in the sidebar how far it is.
+    """Start to find missing poles, and show the progress in the sidebar.
 
     Args:
-        shows_all: whether the page shows all maps: it is drawn anew as poles are found. Other pages
-            are where the poles of their own map have come.
+        shows_all: whether the page shows all maps and is drawn again as poles are found. Other
+            pages are drawn again when the poles of their own map are found.
     """
     missing = maps_without_poles(scene.path)
     stamp = str(stamp_of(scene.path / FACTS_FILE))
@@ -85,7 +85,7 @@ def _show(scene: Scene, job: PoleJob, shows_all: bool) -> None:
 
 
 def _redraw_if_due(scene: Scene, job: PoleJob, n_missing: int, shows_all: bool) -> None:
-    """Draw all of the page anew where it can show more than it does."""
+    """Draw the whole page again if it can show more."""
     known = _known(scene)
     n_seen, knew = st.session_state.get(_SEEN, (n_missing, known))
     is_over = n_missing == 0 or not job.is_running
@@ -97,7 +97,7 @@ def _redraw_if_due(scene: Scene, job: PoleJob, n_missing: int, shows_all: bool) 
 
 
 def _known(scene: Scene) -> tuple[tuple[bool, bool], ...]:
-    """Of each site of the chosen layer, whether its poles are known, and the controls'."""
+    """Whether poles and controls are known, for each site of the chosen layer."""
     sites = [
         site for site in scene.projection.sites if (scene.layer, site) in scene.projection.maps
     ]

@@ -1,4 +1,4 @@
-"""Positions that were trained elsewhere: a checkpoint below the roots becomes a projection."""
+"""Import trained positions: turn a checkpoint below the roots into a projection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POSITIONS = ".neuron_projections"
 
 
 def show_import(settings: Settings) -> None:
-    """Offer what can be imported, where there is anything."""
+    """Offer checkpoints to import, if there are any."""
     found = {
         name: path / CHECKPOINT
         for name, path in folders_with(settings.roots, CHECKPOINT).items()
@@ -36,7 +36,7 @@ def show_import(settings: Settings) -> None:
             help=f"Folders whose {CHECKPOINT} holds positions of neurons.",
         )
         models = folders_with(settings.roots, "config.json")
-        # The model is often saved beside its positions.
+        # The model is often saved next to its positions.
         names = [n for n in models if n == name] + [n for n in models if n != name] + [BUNDLED]
         if settings.model is not None:
             names.insert(0, settings.model)
@@ -64,7 +64,7 @@ def _import(settings: Settings, checkpoint: Path, name: str, model: str) -> None
 
 
 def _free_place(root: Path, name: str) -> Path:
-    """A folder below the root that is not there yet."""
+    """A folder name below the root that is free."""
     stem = f"{name.replace(':', '-').replace('/', '-')}-positions"
     place, n = root / stem, 2
     while place.exists():

@@ -1,4 +1,4 @@
-"""What of a link can't be shown: said in one note, with what is shown in its place."""
+"""Report parts of a link that can't be shown, and their replacements, in one note."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dashboard.state.selection import Selection, read_grouping
 from projector.sites import site_words
 
 _MOST_CHARACTERS = 40
-# What a selection says of one map alone.
+# Parts of a selection that belong to one map.
 _OF_A_MAP = ("neuron", "head", "pole", "marked", "isolate")
 
 
 def check_place(asked: Selection, scene: Scene) -> None:
-    """Say where a link's projection, model, layout, layer and site are not there.
+    """Report a link's projection, model, layout, layer or site that doesn't exist.
 
     Args:
-        asked: the selection as the link has it.
-        scene: what is shown.
+        asked: the selection in the link.
+        scene: the shown selection.
     """
     current = session.current()
     shown = {
@@ -63,7 +63,7 @@ def check_place(asked: Selection, scene: Scene) -> None:
 
 
 def check_details(scene: Scene) -> None:
-    """Say what of the selection the chosen map does not have, and let go of it."""
+    """Report parts of the selection that the chosen map doesn't have, and drop them."""
     chosen, n = session.current(), scene.n_neurons
     where = f"Layer {scene.layer}, {site_words(scene.site)},"
     if chosen.neuron is not None and chosen.neuron >= n:
@@ -92,7 +92,7 @@ def check_details(scene: Scene) -> None:
             f"The heatmap has no order '{_cut(chosen.order)}': '{ORDERS[USUAL_ORDER]}' is used."
         )
         session.change(order=None)
-    # Where poles are not known yet, a later run of the page asks again.
+    # If poles are not known yet, a later run of the page checks again.
     poles = None if chosen.pole is None else poles_shown(scene, scene.site)
     if poles is not None and chosen.pole is not None and chosen.pole >= len(poles.poles):
         session.note(f"{where} has no pole {chosen.pole:,}: no pole is selected.")

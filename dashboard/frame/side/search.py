@@ -1,4 +1,4 @@
-"""The search field: neurons and poles of all layers that fire on a text, or one by its name."""
+"""The search field: find neurons and poles of all layers by a text, or a neuron by its name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HELP = (
 
 
 def ask_search(projection: Projection) -> None:
-    """The field, and room for what it finds; a neuron that is named in it is selected."""
+    """Draw the field and a place for its results; select a neuron that is named in it."""
     text = st.text_input(
         "Search",
         key=_FIELD,
@@ -45,7 +45,7 @@ def ask_search(projection: Projection) -> None:
 
 
 def show_found(folder: Path, projection: Projection) -> None:
-    """What the field found; once the page's own place is known, so that no search delays it."""
+    """Show the results, after the page's own place is known, so that searches don't delay it."""
     text = st.session_state.get(_FIELD) or ""
     if not text.strip():
         return
@@ -65,13 +65,13 @@ def show_found(folder: Path, projection: Projection) -> None:
 
 
 def _neuron_of(text: str, projection: Projection) -> tuple[int, str, int] | None:
-    """Layer, site and number of a neuron that a text names; None for any other text.
+    """Layer, site and number of a neuron that a text names; None for other texts.
 
     Raises:
-        UserError: if the neuron is not there.
+        UserError: if the neuron doesn't exist.
     """
     try:
-        # A space before it makes a token of a number.
+        # With a space before it, a number is a token.
         layer, neuron = parse_neuron(text if text[:1] != " " else "")
     except UserError:
         return None
@@ -90,7 +90,7 @@ def _neuron_of(text: str, projection: Projection) -> tuple[int, str, int] | None
 
 
 def _select(text: str, layer: int, site: str, neuron: int) -> None:
-    """Select the neuron that was searched for, once; what is selected later counts."""
+    """Select the neuron that was searched for, once; later selections replace it."""
     if st.session_state.get(_TO) != text:
         st.session_state[_TO] = text
         session.change(layer=layer, site=site)
@@ -109,7 +109,7 @@ def _show_results(folder: Path, projection: Projection, text: str) -> None:
         st.caption(session.plain(_sentence(found.message or f"nothing fires on '{text[:40]}'")))
         return
     is_all = bool(st.session_state.get("all results"))
-    # Single neurons are many, and stronger than groups: the best poles would never be seen.
+    # Single neurons are many and stronger than groups, so the best poles would never be seen.
     poles = [each for each in found.results if each.pole is not None][:_N_POLES]
     ordered = [*poles, *(each for each in found.results if each not in poles)]
     shown = ordered[: _MOST_SHOWN if is_all else _N_SHOWN]
@@ -133,7 +133,7 @@ def _show_result(found: Result) -> None:
         "isolate": None,
     }
     if found.pole is not None:
-        # Its number is among the poles of the usual settings.
+        # Its number belongs to the poles with the usual settings.
         changes["grouping"] = None
     session.show_link(
         "neuron" if found.pole is None else "poles",
@@ -145,7 +145,7 @@ def _show_result(found: Result) -> None:
 
 
 def text_of(found: Result) -> str:
-    """What stands in the place of a label that is not there."""
+    """The text for a missing label."""
     return "no label" if found.pole is None else f"pole {found.pole}"
 
 

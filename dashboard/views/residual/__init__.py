@@ -1,1 +1,1 @@
-"""The pages of the residual stream: what layers read and write, heads, sets of prompts, bases."""
+"""The pages of the residual stream: lens, heads, sets of prompts, layer-time, changes of basis."""

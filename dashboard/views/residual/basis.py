@@ -1,4 +1,4 @@
-"""What a matrix does to the space: a matrix, a ReLU, attention and the skip connection, drawn."""
+"""Change of basis: pictures of a matrix, a ReLU, attention and the skip connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dashboard.state.scene import Scene
 
 TITLE, ICON, PATH = "Change of basis", ":material/transform:", "basis"
 _PART = "basis part"
-# By the name that a link holds: what it is called, and what draws it.
+# By the name in a link: the title, and the function that draws it.
 _PARTS = {
     "matrix": ("A matrix", show_matrix),
     "relu": ("What a ReLU keeps", show_activations),

@@ -1,4 +1,4 @@
-"""How two sets of prompts part over the layers, run here or read from a saved report."""
+"""How two sets of prompts separate over the layers, run here or read from a saved report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUNS = Runs("contrast")
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    st.title("How two sets of prompts part")
+    st.title("How two sets of prompts separate")
     reports = find_reports(scene)
     source = choose_source(bool(reports))
     if source == SAVED:

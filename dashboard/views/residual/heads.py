@@ -1,4 +1,4 @@
-"""All attention heads: what kind each is, what it attends to, and what it moves."""
+"""All attention heads: their kinds, their patterns, and the tokens that they move."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def show(scene: Scene) -> None:
         check_head(scene, None if table is None else table.n_heads(scene.layer))
         is_known = True
     if not is_known:
-        # What keeps the table from being made, such as a model that is not there, keeps the rest.
+        # If the table can't be made, for example without a model, neither can the rest.
         return
     head = session.current().head
     if head is None:

@@ -46,7 +46,7 @@ def show(scene: Scene) -> None:
         if tokens:
             _show_particles(scene, tokens)
     if tokens:
-        # Also of a single token, which no picture of particles can be made of.
+        # Also for a single token, for which there is no picture of particles.
         show_image(scene, tokens)
 
 
@@ -78,13 +78,13 @@ def _show_particles(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
 
 
 def _start(scene: Scene, order: LayerTimeOrder) -> None:
-    # Those that earlier runs kept.
+    # Autoencoders that earlier runs kept.
     stored_autoencoders().trim()
     _RUNS.start(scene, order)
 
 
 def _count_weights(scene: Scene) -> int:
-    """Of the model's layers."""
+    """The number of weights of the model's layers."""
 
     def make() -> int:
         with scene.model() as guest:
@@ -94,7 +94,7 @@ def _count_weights(scene: Scene) -> int:
 
 
 def _run_here(scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...]) -> None:
-    """What takes no longer than the page may wait for it, where it was not run before."""
+    """Run a quick order on the page, unless it was run before."""
     key = _RUNS.key(scene, order)
 
     def find(begin: Begin) -> Picture:
@@ -136,5 +136,5 @@ def _show_result(scene: Scene, order: LayerTimeOrder, *, may_start: bool) -> Non
 
 
 def _training(order: LayerTimeOrder) -> str:
-    """The end of a sentence that says what running an order takes."""
+    """The end of a sentence on what running an order needs."""
     return ", with the autoencoder trained before" if has_autoencoder(order) else ""

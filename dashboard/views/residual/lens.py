@@ -1,4 +1,4 @@
-"""How a prediction forms over the layers, and which parts of the model make it."""
+"""How a prediction forms over the layers, and which parts of the model contribute to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show(scene: Scene) -> None:
     st.title("How a prediction forms")
     with session.problems():
         tokens = choose_prompt(scene)
-        # Whether a causal model has a head that can be followed is asked of the model itself.
+        # For a causal model, ask the model whether its head can be read.
         is_asked = tokens is not None or not scene.projection.facts.model.is_causal
         why = why_no_lens(scene) if is_asked else None
         if why is not None:

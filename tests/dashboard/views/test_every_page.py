@@ -64,7 +64,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
         "heads": "What attention heads do",
         "layer-time": "How hidden states move from layer to layer",
         "basis": "What a matrix does to the space",
-        "contrast": "How two sets of prompts part",
+        "contrast": "How two sets of prompts separate",
         "heatmap": "Correlations in layer 1: attention output",
         "across": "Neurons that correlate across layers",
         "poles": "Poles in layer 1: attention output",
