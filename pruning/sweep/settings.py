@@ -117,7 +117,9 @@ class SweepRequest:
             )
         if self.calibration in self.evaluations:
             raise UserError(
-                f"calibration and evaluation are the same text, '{self.calibration}': give two"
+                f"calibration and evaluation are the same text, '{self.calibration}': give two",
+                setting="calibration",
+                value=self.calibration,
             )
         check_least("n_windows", self.n_windows, 1)
         check_least("memory_budget", self.memory_budget, 1)

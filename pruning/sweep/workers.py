@@ -41,7 +41,11 @@ class Workers:
     ) -> None:
         check_workers(n_workers)
         if n_workers > 1 and job.request is None:
-            raise UserError("several workers need a model that each can load by its name")
+            raise UserError(
+                "several workers need a model that each can load by its name",
+                setting="n_workers",
+                value=n_workers,
+            )
         if n_workers > 1 and next(job.loaded.model.parameters()).device.type != "cpu":
             raise SettingError(
                 "n_workers", n_workers, "works only on a CPU", "give 1 on an accelerator"

@@ -136,7 +136,8 @@ def calibration_of(given: str | None, model: str) -> str:
     usual = usual_texts(model)
     if usual is None:
         raise UserError(
-            f"calibration text for '{model}' is not given: add {named('calibration', 'SOURCE')}"
+            f"calibration text for '{model}' is not given: add {named('calibration', 'SOURCE')}",
+            setting="calibration",
         )
     return usual.calibration
 
@@ -150,7 +151,8 @@ def evaluation_of(given: str | None, model: str, setting: str = "evaluation") ->
     usual = usual_texts(model)
     if usual is None:
         raise UserError(
-            f"evaluation text for '{model}' is not given: add {named(setting, 'SOURCE')}"
+            f"evaluation text for '{model}' is not given: add {named(setting, 'SOURCE')}",
+            setting=setting,
         )
     return usual.evaluation
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from projector.corpus.batches import Corpus
-from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import LoadedModel
 from pruning.calibration.text import CalibrationText, read_calibration
@@ -19,6 +18,7 @@ from pruning.calibration.walk import Walk
 from tests.conftest import make_text
 from tests.families import FAMILIES, N_LAYERS, build
 from tests.pruning.all_at_once import calibrate
+from tests.refused import refused_naming
 
 LENGTH = 24
 N_SEQUENCES = 23
@@ -162,6 +162,6 @@ def test_a_layer_that_is_not_finite_is_told_when_its_turn_has_come(tokenizer: An
         loaded.model.model.decoder.layers[1].fc1.bias[[3, 8]] = torch.inf  # type: ignore[union-attr,index]
     walk = Walk(loaded.model, architecture, text.draw(20, 0)).layers()
     assert next(walk).index == 0
-    with pytest.raises(UserError, match="layer 1 has 2 neurons"):
+    with refused_naming("layer 1", "2 neurons", "dtype='float32'"):
         next(walk)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in loaded.model.modules())

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import LoadedModel
 from pruning.calibration.text import read_calibration
@@ -23,7 +22,7 @@ from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, StandIn
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS, build
 from tests.pruning.all_at_once import Planner, calibrate, make_plan, refit
-from tests.pruning.refused import refused
+from tests.refused import refused, refused_naming
 
 LENGTH, N_SEQUENCES, SEED = 24, 23, 3
 _documents = [make_text(60, seed=seed) for seed in range(12)]
@@ -234,7 +233,7 @@ def test_files_of_other_settings_are_told(tmp_path: Path) -> None:
     another = LayerFiles(tmp_path / "layers", {"seed": 1}, [Recipe("wanda", "none", 0.3)])
     assert another.difference() is not None
     (tmp_path / "layers" / "layer-00000.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="is damaged"):
+    with refused_naming(tmp_path / "layers", "damaged"):
         files.read(0)
     (tmp_path / "layers" / "mine.txt").write_text("mine")
     with refused("out"):
@@ -264,7 +263,7 @@ def test_a_plan_is_kept_once_and_a_layer_of_another_version_is_told(
     # What the system refuses is no damage: nobody is to delete hours of work for that.
     path.unlink()
     path.mkdir()
-    with pytest.raises(UserError, match="can't be read: No such device"):
+    with refused_naming(tmp_path / "layers", "os error 19"):
         files.read(0)
 
 
@@ -276,7 +275,7 @@ def test_what_can_not_be_is_refused_before_any_work(subject: Callable[[str], Sub
     with refused("projection"):
         Recipe("poles", "none", 0.3).check(*given, has_proposals=False)
     short = made.drawn.text.draw(1, 0)
-    with pytest.raises(UserError, match="too few for"):
+    with refused("n_sequences", 1, "24 calibration tokens", "40 neurons", "n_sequences=2"):
         Recipe("obs", "none", 0.3).check(made.model, made.architecture, short, has_proposals=True)
 
 

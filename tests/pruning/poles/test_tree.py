@@ -13,12 +13,12 @@ import pytest
 from hdbscan import HDBSCAN
 from numpy.typing import NDArray
 
-from projector.errors import UserError
 from projector.projection.projection import Projection
 from pruning.poles.finding import condensed_tree, find_poles
 from pruning.poles.poles import PoleSettings
 from pruning.poles.tree import Branch, CondensedTree
 from tests.pruning.test_preparing import fit
+from tests.refused import refused
 
 Case = tuple[NDArray[Any], NDArray[np.int64]]
 
@@ -179,5 +179,5 @@ def test_of_too_few_neurons_there_is_no_tree(projection: Projection) -> None:
 def test_without_statistics_only_the_map_has_a_tree(projection: Projection) -> None:
     bare = replace(projection, statistics={})
     assert condensed_tree(bare, 0, "mlp_post", PoleSettings("positions", 2)).branches
-    with pytest.raises(UserError, match="no statistics"):
+    with refused("keep_statistics", False, "`projector fit`"):
         condensed_tree(bare, 0, "mlp_post", PoleSettings("correlation", 2))

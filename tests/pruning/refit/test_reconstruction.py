@@ -246,12 +246,12 @@ def test_an_unknown_activation_is_not_applicable(tokenizer: Any) -> None:
         if block.mlp is not None
     )
     unknown = replace(architecture, blocks=blocks)
-    with pytest.raises(NotApplicable, match="layer 0 can't be reconstructed"):
+    with pytest.raises(NotApplicable, match="layer 0"):
         check_reconstructable(unknown)
-    with pytest.raises(NotApplicable, match="not a known function of its MLP's inputs"):
+    with pytest.raises(NotApplicable, match="layer 0"):
         refit(model, unknown, spread_plan(), "reconstruct", calibration)
     # Neurons that are averages would have to be computed; those that are real ones need not.
-    with pytest.raises(NotApplicable, match="nor refitted once averaged"):
+    with pytest.raises(NotApplicable, match="layer 0"):
         refit(model, unknown, folded_plan(), "least-squares", calibration)
     pruned = refit(model, unknown, spread_plan(), "least-squares", calibration)
     assert all(bool(p.isfinite().all()) for p in pruned.parameters())

@@ -26,13 +26,13 @@ from pruning.reuse.settings import ReuseSettings
 from pruning.scoring.windows import prepare
 from tests.conftest import make_text
 from tests.families import build
-from tests.pruning.refused import refused
 from tests.pruning.reuse.replacing.subjects import (
     PLANTED,
     subject,
     three_layers,
     with_duplicates,
 )
+from tests.refused import refused
 
 
 def experiment(model: Any, tokenizer: Any, settings: ReuseSettings) -> Experiment:

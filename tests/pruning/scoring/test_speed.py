@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from pruning.scoring import speed
 from pruning.scoring.speed import compare_speed
 from tests.families import ENCODERS, FAMILIES, N_HIDDEN, N_LAYERS, N_NEURONS, N_VOCABULARY, build
-from tests.pruning.refused import refused
+from tests.refused import refused
 
 SEQUENCE = 8
 N_REPEATS = 7

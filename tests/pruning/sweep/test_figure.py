@@ -15,6 +15,7 @@ from pruning.sweep.figure import report_figure
 from pruning.sweep.report import DENSE, NOT_APPLICABLE, PruningReport
 from pruning.terminal.tables import report_table
 from tests.pruning.sweep.test_report import NAME, full, made, row
+from tests.refused import refused_naming
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
@@ -141,9 +142,9 @@ def test_another_text_is_another_figure() -> None:
     # No dense row of this text: no line, and curves begin at their first point.
     assert list(figure.data[0].y) == [55.0]
     assert not figure.layout.shapes
-    with pytest.raises(UserError, match="no evaluation 'other'"):
+    with pytest.raises(UserError, match="'other'"):
         report_figure(report, "other")
-    with pytest.raises(UserError, match="no rows"):
+    with refused_naming("`pruning sweep`"):
         report_figure(made())
 
 

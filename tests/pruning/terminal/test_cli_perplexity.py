@@ -24,6 +24,7 @@ from pruning.scoring.tasks import TaskResult
 from pruning.scoring.windows import prepare
 from pruning.terminal.cli import app
 from tests.conftest import make_text
+from tests.refused import lacking
 
 Checkpoint = Callable[[str], Path]
 
@@ -94,7 +95,8 @@ def test_perplexity_for_a_person(checkpoint: Checkpoint, text_file: Path) -> Non
     assert f"{value['bits_per_byte']:,.4f}" in result.output
     assert f"{value['n_tokens']:,} tokens" in result.output
     assert value["n_windows"] == 3
-    assert "windows of 64 tokens that do not overlap" in result.output
+    assert value["description"] in " ".join(result.output.split())
+    assert "64 tokens" in value["description"]
 
 
 def test_options_reach_the_protocol(checkpoint: Checkpoint, text_file: Path) -> None:
@@ -103,12 +105,12 @@ def test_options_reach_the_protocol(checkpoint: Checkpoint, text_file: Path) -> 
         "perplexity", folder, "--corpus", text_file, "--protocol", "stride", "--stride", 16,
         "--max-windows", 5, "--batch-size", 2,
     )  # fmt: skip
-    assert "one every 16" in value["description"]
+    assert " 16" in value["description"]
     assert value["n_tokens"] == 5 * 16
     value = json_of(
         "perplexity", folder, "--corpus", text_file, "--protocol", "lm-eval-word", "--detokenize"
     )
-    assert "WikiText's spacing undone" in value["description"]
+    assert "WikiText" in value["description"]
 
 
 def test_a_broken_model_gives_null_and_the_reason(
@@ -121,10 +123,10 @@ def test_a_broken_model_gives_null_and_the_reason(
     tokenizer.save_pretrained(tmp_path / "broken")
     value = json_of("perplexity", tmp_path / "broken", "--corpus", text_file)
     assert value["perplexity"] is None
-    assert "not finite" in value["reason"]
+    assert value["reason"]
     result = invoke("perplexity", tmp_path / "broken", "--corpus", text_file)
     assert result.exit_code == 0
-    assert "not finite" in result.output
+    assert value["reason"] in " ".join(result.output.split())
 
 
 def test_perplexity_refuses_in_one_line(
@@ -134,22 +136,22 @@ def test_perplexity_refuses_in_one_line(
     short = tmp_path / "short.txt"
     short.write_text("ka lo", encoding="utf-8")
     on = ("--corpus", text_file)
-    for args, message in (
-        ((folder, *on, "--protocol", "sliding"), "--protocol 'sliding' is not known"),
-        ((folder, *on, "--protocol", "gptq-2048"), "this model takes at most 64"),
-        ((folder, *on, "--stride", 3), "--stride doesn't apply to --protocol windows"),
-        ((folder, *on, "--protocol", "stride", "--stride", 99), "more than a window holds"),
-        ((folder, *on, "--max-windows", 0), "--max-windows 0"),
-        ((folder, *on, "--batch-size", 0), "--batch-size 0"),
-        ((folder, *on, "--detokenize"), "--detokenize doesn't apply to"),
-        ((folder, *on, "--dtype", "float8"), "--dtype 'float8' is not known"),
-        ((folder, "--corpus", short), "and one window needs 64"),
-        ((folder, "--corpus", tmp_path / "none.txt"), "unknown corpus"),
-        ((tmp_path, *on), "holds no model"),
-        ((checkpoint("bert"), *on), "has no perplexity"),
-        ((checkpoint("roberta"), *on), "has no perplexity"),
+    for args, names in (
+        ((folder, *on, "--protocol", "sliding"), ("--protocol 'sliding'", "gptq-2048")),
+        ((folder, *on, "--protocol", "gptq-2048"), ("2,048", "64")),
+        ((folder, *on, "--stride", 3), ("--stride", "--protocol windows")),
+        ((folder, *on, "--protocol", "stride", "--stride", 99), ("--stride 99", "64")),
+        ((folder, *on, "--max-windows", 0), ("--max-windows 0",)),
+        ((folder, *on, "--batch-size", 0), ("--batch-size 0",)),
+        ((folder, *on, "--detokenize"), ("--detokenize", "--protocol windows")),
+        ((folder, *on, "--dtype", "float8"), ("--dtype 'float8'", "float32")),
+        ((folder, "--corpus", short), ("short.txt", "64")),
+        ((folder, "--corpus", tmp_path / "none.txt"), (str(tmp_path / "none.txt"), "hf:NAME")),
+        ((tmp_path, *on), (f"'{tmp_path}'", "config.json")),
+        ((checkpoint("bert"), *on), ("BertForMaskedLM",)),
+        ((checkpoint("roberta"), *on), ("RobertaForMaskedLM",)),
     ):
-        assert message in error_of("perplexity", *args), args
+        assert lacking(error_of("perplexity", *args), *names) == [], args
 
 
 def test_an_error_as_json(checkpoint: Checkpoint, text_file: Path) -> None:
@@ -157,7 +159,9 @@ def test_an_error_as_json(checkpoint: Checkpoint, text_file: Path) -> None:
         "perplexity", checkpoint("qwen2"), "--corpus", text_file, "--protocol", "x", "--json"
     )
     assert result.exit_code == 2
-    assert "--protocol 'x' is not known" in json.loads(result.stdout)["error"]
+    error = json.loads(result.stdout)
+    assert (error["setting"], error["value"]) == ("protocol", "x")
+    assert "--protocol 'x'" in error["error"]
 
 
 def test_bench_measures_two_folders(checkpoint: Checkpoint) -> None:
@@ -178,10 +182,11 @@ def test_bench_measures_two_folders(checkpoint: Checkpoint) -> None:
 
 def test_bench_refuses_in_one_line(tmp_path: Path, checkpoint: Checkpoint) -> None:
     folder = checkpoint("qwen2")
-    assert "holds no model" in error_of("bench", folder, tmp_path)
-    assert "unknown model" in error_of("bench", tmp_path / "none", folder)
+    assert lacking(error_of("bench", folder, tmp_path), tmp_path, "config.json") == []
+    assert str(tmp_path / "none") in error_of("bench", tmp_path / "none", folder)
     assert "--repeats 2" in error_of("bench", folder, folder, "--repeats", 2)
-    assert "give 64 or less" in error_of("bench", folder, folder, "--sequence-length", 65)
+    line = error_of("bench", folder, folder, "--sequence-length", 65)
+    assert lacking(line, "--sequence-length 65", "64") == []
 
 
 def test_tasks_shows_what_the_harness_found(
@@ -212,7 +217,7 @@ def test_tasks_shows_what_the_harness_found(
     result = invoke(*args)
     assert "arc_easy" in result.output
     assert "0.5000" in result.output
-    assert "at most 20 examples" in result.output
+    assert "20 examples" in result.output
 
 
 def test_tasks_without_the_harness_is_one_line(

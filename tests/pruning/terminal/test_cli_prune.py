@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from pruning.terminal.cli import app
 from tests.conftest import make_text
 from tests.families import build
 from tests.pruning.test_preparing import fit
+from tests.refused import lacking
 
 Checkpoint = Callable[[str], Path]
 
@@ -168,7 +170,6 @@ def test_prune_writes_a_checkpoint_that_a_fresh_process_has_loaded(
     text = " ".join(result.output.split())
     assert "MLPs of 28 neurons" in text
     assert "fewer" in text
-    assert "Loaded again in a fresh process by plain transformers" in text
     assert f"Wrote {out}" in text
     assert f"Next: pruning bench {commands._checkpoint('qwen2')} {out}" in text
     names = {path.name for path in out.iterdir()}
@@ -200,7 +201,7 @@ def test_prune_again_takes_force(commands: Commands, tmp_path: Path) -> None:
     order = {"method": "random", "projection": None, "refit": "none"}
     succeed(*commands.prune(out, **order))
     before = tree(tmp_path)
-    assert "add --force" in refuse(*commands.prune(out, **order))
+    assert "--force" in refuse(*commands.prune(out, **order))
     assert tree(tmp_path) == before
     succeed(*commands.prune(out, **order, sparsity=0.5, force=True))
     assert hf.AutoConfig.from_pretrained(out).intermediate_size == 20
@@ -224,15 +225,15 @@ def test_a_stopped_prune_goes_on(
         result = invoke(*commands.prune(out, **order))
     assert result.exit_code == 130
     assert "Needs about" in result.output
-    assert "besides the model, layer by layer" in " ".join(result.output.split())
+    assert re.search(r"\d [kM]?B", result.output)
     assert [path.name for path in layers.iterdir()] == ["layer-00000.safetensors"]
     before = tree(tmp_path)
-    assert "add --resume" in refuse(*commands.prune(out, **order))
+    assert "--resume" in refuse(*commands.prune(out, **order))
     told = refuse(*commands.prune(out, **order, resume=True, sequences=21))
-    assert "its --sequences is 20, and this one's 21" in told
+    assert lacking(told, "--sequences", "20", "21") == []
     assert tree(tmp_path) == before
     result = succeed(*commands.prune(out, **order, resume=True))
-    assert "Resuming from the layers that were made" in result.output
+    assert "Resuming" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     # As if it had never been stopped.
     succeed(*commands.prune(tmp_path / "whole", **order))
@@ -240,14 +241,13 @@ def test_a_stopped_prune_goes_on(
     # Resumed once more, there is nothing to do.
     files = tree(out)
     again = " ".join(succeed(*commands.prune(out, **order, resume=True)).output.split())
-    assert f"{out} is finished: nothing is left to do" in again
+    assert lacking(again, out, "finished") == []
     value = json.loads(succeed(*commands.prune(out, **order, resume=True, json=True)).stdout)
     assert value["widths"] == [28, 28]
     # Nothing was compared again.
     assert not {"greatest_difference", "tokenizer_differs"} & set(value)
-    assert "its --sparsity is 0.3, and this one's 0.5" in refuse(
-        *commands.prune(out, **order, resume=True, sparsity=0.5)
-    )
+    told = refuse(*commands.prune(out, **order, resume=True, sparsity=0.5))
+    assert lacking(told, "--sparsity", "0.3", "0.5") == []
     assert tree(out) == files
     succeed(*commands.prune(out, **order, resume=True, force=True, sparsity=0.5))
     assert hf.AutoConfig.from_pretrained(out).intermediate_size == 20
@@ -256,9 +256,7 @@ def test_a_stopped_prune_goes_on(
 def test_a_budget_that_is_too_small_for_one_layer(commands: Commands, tmp_path: Path) -> None:
     order = {"method": "obs", "projection": None, "refit": "least-squares"}
     told = refuse(*commands.prune(tmp_path / "out", **order, memory_budget="100kB"))
-    assert "layer 0, of 40 neurons, needs" in told
-    assert "more than the budget of 100 kB: " in told
-    assert "raise --memory-budget" in told
+    assert lacking(told, "layer 0", "40 neurons", "100 kB", "--memory-budget") == []
     assert not list(tmp_path.iterdir())
 
 
@@ -292,7 +290,7 @@ def test_a_sweep_writes_a_report_and_its_figure(commands: Commands, tmp_path: Pa
             )
     # No bias in Qwen2's MLPs.
     assert ["poles", "bias", "–", "–"] in lines
-    assert "on all windows of like.txt" in text
+    assert "like.txt" in text
     assert "windows of 64 tokens" in text
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "poles, none" in page
@@ -301,17 +299,15 @@ def test_a_sweep_writes_a_report_and_its_figure(commands: Commands, tmp_path: Pa
     assert "--resume" in refuse(*commands.sweep(out))
     files = tree(out)
     again = " ".join(succeed(*commands.sweep(out, resume=True)).output.split())
-    assert f"The sweep in {out} is finished: nothing is left to do" in again
-    assert f"The report is in {out}: open report.html there in a browser" in again
+    assert lacking(again, out, "finished", "report.html") == []
     assert tree(out) == files
-    assert "its --steps is 3, and this one's 4" in refuse(
-        *commands.sweep(out, resume=True, steps=4)
-    )
+    told = refuse(*commands.sweep(out, resume=True, steps=4))
+    assert lacking(told, "--steps", "3", "4") == []
     assert tree(out) == files
     # A queue's one command line starts it too; with --force, what another sweep left is replaced.
     order = {"resume": True, "force": True, "seeds": 1, "sparsities": "0.5"}
     again = " ".join(succeed(*commands.sweep(out, **order, steps=4)).output.split())
-    assert f"{out} holds nothing of this sweep: it starts from the beginning" in again
+    assert "finished" not in again
     assert PruningReport.load(out).settings["n_steps"] == 4
     files = tree(out)
     succeed(*commands.sweep(out, **order, steps=4))
@@ -374,8 +370,7 @@ def test_force_replaces_a_report_of_another_version(
 def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path: Path) -> None:
     order = {"seeds": 1, "sparsities": "0.5", "methods": "random", "projection": None}
     arguments = [*commands.sweep(tmp_path / "out", **order, refits="none"), "--no-winners"]
-    text = succeed(*arguments).output
-    assert "on all windows" not in text
+    succeed(*arguments)
     assert {row.windows for row in PruningReport.load(tmp_path / "out").rows} == {"sample"}
 
 
@@ -383,100 +378,104 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("family", "changes", "says"),
+    ("family", "changes", "names"),
     [
-        ("llama", {}, "belongs to another model: its weights are"),
-        ("mixtral", {}, "can't be pruned: a mixture of experts"),
-        ("bloom", {}, "BloomForCausalLM can't be pruned"),
-        ("qwen2", {"sparsity": -0.1}, "--sparsity -0.1 is impossible: give 0 or more and less"),
-        ("qwen2", {"sparsity": 1}, "--sparsity 1 is impossible"),
-        ("qwen2", {"sparsity": "nan"}, "sparsity nan is impossible"),
+        ("llama", {}, ("projection '", "'llama'", "`projector fit`")),
+        ("mixtral", {}, ("layer 0", "4 experts")),
+        ("bloom", {}, ("BloomForCausalLM", "config")),
+        ("qwen2", {"sparsity": -0.1}, ("--sparsity -0.1",)),
+        ("qwen2", {"sparsity": 1}, ("--sparsity 1",)),
+        ("qwen2", {"sparsity": "nan"}, ("--sparsity nan",)),
         (
             "qwen2",
             {"method": "magic"},
-            "--method 'magic' is not known: choose from random, magnitude",
+            ("--method 'magic'", "random, magnitude"),
         ),
-        ("qwen2", {"refit": "magic"}, "--refit 'magic' is not known: choose from none, bias"),
-        ("qwen2", {"refit": "bias"}, "Qwen2ForCausalLM has no place for a bias"),
-        ("qwen2", {"projection": None}, "method poles needs the model's projection"),
-        ("qwen2", {"projection": "nowhere"}, "no folder 'nowhere'"),
-        ("qwen2", {"calibration": None}, "add --calibration SOURCE"),
-        ("qwen2", {"calibration": "nowhere.txt"}, "unknown corpus 'nowhere.txt'"),
+        ("qwen2", {"refit": "magic"}, ("--refit 'magic'", "none, bias")),
+        ("qwen2", {"refit": "bias"}, ("Qwen2ForCausalLM", "--refit")),
+        ("qwen2", {"projection": None}, ("poles", "--projection")),
+        ("qwen2", {"projection": "nowhere"}, ("'nowhere'", "`projector fit`")),
+        ("qwen2", {"calibration": None}, ("--calibration SOURCE",)),
+        ("qwen2", {"calibration": "nowhere.txt"}, ("'nowhere.txt'", "hf:NAME")),
         (
             "qwen2",
             {"sequences": 5, "sequence-length": 8},
-            "32 calibration tokens are too few for 40 neurons, whose moments are singular below "
-            "40 tokens: give --sequences 6 or more",
+            ("32 calibration tokens", "40 neurons", "--sequences 6"),
         ),
-        ("qwen2", {"sequences": 4}, "--sequences 4 is too small: give 5 or more"),
-        ("qwen2", {"sequences": 100_000}, "give more text or fewer --sequences"),
+        ("qwen2", {"sequences": 4}, ("--sequences 4", "5")),
+        ("qwen2", {"sequences": 100_000}, ("own.txt", "--sequences")),
         (
             "qwen2",
             {"sequence-length": 65},
-            "--sequence-length 65 is more than the model takes: give 2 to 64",
+            ("--sequence-length 65", "2 to 64"),
         ),
-        ("qwen2", {"steps": 0}, "--steps 0 is too small"),
-        ("qwen2", {"round-to": 0}, "--round-to 0 is too small"),
-        ("qwen2", {"allocation": "global"}, "one MLP width for all layers"),
-        ("qwen2", {"device": "abacus"}, "--device 'abacus' is not known"),
-        ("qwen2", {"space": "moon"}, "--space 'moon' is not known: choose from positions"),
-        ("qwen2", {"min-cluster-size": 1}, "--min-cluster-size 1 is too small for a group"),
-        ("qwen2", {"round-to": 64}, "--round-to 64 is more than the 40 neurons of a layer"),
-        ("qwen2", {"seed": 5_000_000_000}, "--seed 5,000,000,000 is too large"),
+        ("qwen2", {"steps": 0}, ("--steps 0",)),
+        ("qwen2", {"round-to": 0}, ("--round-to 0",)),
+        ("qwen2", {"allocation": "global"}, ("Qwen2ForCausalLM", "--allocation uniform")),
+        ("qwen2", {"device": "abacus"}, ("--device 'abacus'",)),
+        ("qwen2", {"space": "moon"}, ("--space 'moon'", "positions, correlation")),
+        ("qwen2", {"min-cluster-size": 1}, ("--min-cluster-size 1",)),
+        ("qwen2", {"round-to": 64}, ("--round-to 64", "40 neurons")),
+        ("qwen2", {"seed": 5_000_000_000}, ("--seed 5,000,000,000",)),
         (
             "qwen2",
             {"method": "folding", "allocation": "global"},
-            "method folding has no scores that could be compared",
+            ("folding", "--allocation uniform"),
         ),
     ],
 )
 def test_prune_refuses_in_one_line_and_writes_nothing(
-    family: str, changes: dict[str, object], says: str, commands: Commands, tmp_path: Path
+    family: str,
+    changes: dict[str, object],
+    names: tuple[str, ...],
+    commands: Commands,
+    tmp_path: Path,
 ) -> None:
-    assert says in refuse(*commands.prune(tmp_path / "out", family, **changes))
+    line = refuse(*commands.prune(tmp_path / "out", family, **changes))
+    assert lacking(line, *names) == []
     assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    ("family", "changes", "says"),
+    ("family", "changes", "names"),
     [
-        ("llama", {}, "belongs to another model"),
-        ("mixtral", {}, "a mixture of experts"),
-        ("bloom", {}, "BloomForCausalLM can't be pruned"),
-        ("bert", {"methods": "random", "projection": None}, "BertForMaskedLM has no perplexity"),
-        ("qwen2", {"sparsities": "0.2,1"}, "--sparsities 1 is impossible"),
-        ("qwen2", {"sparsities": "-0.1"}, "--sparsities -0.1 is impossible"),
-        ("qwen2", {"sparsities": "nan"}, "--sparsities nan is impossible"),
-        ("qwen2", {"sparsities": "0"}, "--sparsities 0 removes nothing"),
-        ("qwen2", {"sparsities": "a third"}, "--sparsities 'a third' can't be read"),
-        ("qwen2", {"sparsities": ","}, "--sparsities is empty"),
-        ("qwen2", {"sparsities": "0.2,0.20"}, "--sparsities repeats a value"),
-        ("qwen2", {"methods": "poles,magic"}, "--methods 'magic' is not known"),
-        ("qwen2", {"refits": "none,magic"}, "--refits 'magic' is not known"),
-        ("qwen2", {"methods": "obs,obs"}, "--methods repeats a value"),
-        ("qwen2", {"seeds": 0}, "--seeds 0 is too small: give 1 or more"),
-        ("qwen2", {"windows": 0}, "--windows 0 is too small"),
-        ("qwen2", {"projection": None}, "method poles needs the model's projection"),
-        ("qwen2", {"calibration": None}, "add --calibration SOURCE"),
-        ("qwen2", {"evaluation": None}, "add --evaluation SOURCE"),
-        ("qwen2", {"evaluation": ","}, "--evaluation is empty"),
-        ("qwen2", {"evaluation": "nowhere.txt"}, "unknown corpus 'nowhere.txt'"),
-        ("qwen2", {"evaluation": "short.txt"}, "and one window needs 64: give more text"),
-        ("qwen2", {"evaluation": "own.txt"}, "calibration and evaluation are the same text"),
-        ("qwen2", {"evaluation": "./own.txt"}, "is the same text: fit a projection on other text"),
+        ("llama", {}, ("projection '", "'llama'", "`projector fit`")),
+        ("mixtral", {}, ("layer 0", "4 experts")),
+        ("bloom", {}, ("BloomForCausalLM", "config")),
+        ("bert", {"methods": "random", "projection": None}, ("BertForMaskedLM",)),
+        ("qwen2", {"sparsities": "0.2,1"}, ("--sparsities 1",)),
+        ("qwen2", {"sparsities": "-0.1"}, ("--sparsities -0.1",)),
+        ("qwen2", {"sparsities": "nan"}, ("--sparsities nan",)),
+        ("qwen2", {"sparsities": "0"}, ("--sparsities 0",)),
+        ("qwen2", {"sparsities": "a third"}, ("--sparsities 'a third'",)),
+        ("qwen2", {"sparsities": ","}, ("--sparsities", "empty")),
+        ("qwen2", {"sparsities": "0.2,0.20"}, ("--sparsities", "repeats")),
+        ("qwen2", {"methods": "poles,magic"}, ("--methods 'magic'",)),
+        ("qwen2", {"refits": "none,magic"}, ("--refits 'magic'",)),
+        ("qwen2", {"methods": "obs,obs"}, ("--methods", "repeats")),
+        ("qwen2", {"seeds": 0}, ("--seeds 0", "1")),
+        ("qwen2", {"windows": 0}, ("--windows 0",)),
+        ("qwen2", {"projection": None}, ("poles", "--projection")),
+        ("qwen2", {"calibration": None}, ("--calibration SOURCE",)),
+        ("qwen2", {"evaluation": None}, ("--evaluation SOURCE",)),
+        ("qwen2", {"evaluation": ","}, ("--evaluation", "empty")),
+        ("qwen2", {"evaluation": "nowhere.txt"}, ("'nowhere.txt'", "hf:NAME")),
+        ("qwen2", {"evaluation": "short.txt"}, ("short.txt", "64")),
+        ("qwen2", {"evaluation": "own.txt"}, ("calibration", "evaluation", "'own.txt'")),
+        ("qwen2", {"evaluation": "./own.txt"}, ("projection '", "own.txt'")),
         (
             "qwen2",
             {"evaluation": "./own.txt", "methods": "obs", "projection": None},
-            "share 1 document of 1: give other text",
+            ("1 document of 1",),
         ),
-        ("qwen2", {"workers": 0}, "--workers 0 is too small"),
-        ("qwen2", {"sequences": 5, "sequence-length": 8}, "give --sequences 6 or more"),
+        ("qwen2", {"workers": 0}, ("--workers 0",)),
+        ("qwen2", {"sequences": 5, "sequence-length": 8}, ("40 neurons", "--sequences 6")),
     ],
 )
 def test_a_sweep_refuses_in_one_line_and_writes_nothing(
     family: str,
     changes: dict[str, object],
-    says: str,
+    names: tuple[str, ...],
     commands: Commands,
     texts: Path,
     tmp_path: Path,
@@ -484,7 +483,8 @@ def test_a_sweep_refuses_in_one_line_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(texts)
     order = {"calibration": "own.txt", "refits": "none,least-squares"} | changes
-    assert says in refuse(*commands.sweep(tmp_path / "out", family, **order))
+    line = refuse(*commands.sweep(tmp_path / "out", family, **order))
+    assert lacking(line, *names) == []
     assert tree(tmp_path) == {}
 
 
@@ -496,8 +496,8 @@ def test_a_folder_in_use_is_left_alone(command: str, commands: Commands, tmp_pat
     before = tree(tmp_path)
     make = getattr(commands, command)
     for force in (None, True):
-        assert "holds other files but no" in refuse(*make(used, force=force))
-        assert "is a file" in refuse(*make(used / "thesis.txt", force=force))
+        assert str(used) in refuse(*make(used, force=force))
+        assert str(used / "thesis.txt") in refuse(*make(used / "thesis.txt", force=force))
     assert tree(tmp_path) == before
 
 
@@ -520,7 +520,7 @@ def test_a_reload_that_fails_is_one_line(
 
     monkeypatch.setattr(saving.subprocess, "run", broken)
     order = commands.prune(tmp_path / "out", method="random", projection=None, refit="none")
-    assert "does not load in plain transformers: ValueError: no such type" in refuse(*order)
+    assert "ValueError: no such type" in refuse(*order)
     # Nothing but the layers, which are made.
     assert [path.name for path in tmp_path.iterdir()] == ["out.layers"]
 

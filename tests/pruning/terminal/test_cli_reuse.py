@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from pruning.reuse.experiment import Experiment
 from pruning.reuse.records import DENSE, MIXED, REUSE, ReuseRow
 from pruning.reuse.report import load_reuse
 from pruning.reuse.running import PAGE_FILE
+from pruning.reuse.showing.words import answer
 from pruning.sweep.report import PruningReport
 from pruning.terminal.cli import app
 from tests.conftest import make_text
@@ -128,11 +130,11 @@ def test_a_killed_experiment_goes_on_and_says_what_it_found(
 
     # An answer, made of the numbers, on the screen and on the page; tables of both.
     printed = " ".join(result.output.split())
-    assert "At equal operations reuse" in printed
+    assert " ".join(answer(whole).split()) in printed
     for each in whole.comparisons:
         assert f"{each.difference:+.4f}".replace("-", "−") in result.output
     page = (out / PAGE_FILE).read_text(encoding="utf-8")
-    assert "At equal operations reuse" in page
+    assert html.escape(answer(whole), quote=False) in page
     assert page.count('class="figure"') == 2
     with (out / CSV_FILE).open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))

@@ -17,7 +17,7 @@ from pruning.reuse.replacing.choosing import (
     draw_partners,
 )
 from pruning.reuse.replacing.operations import LayerOperations, total_of
-from tests.pruning.refused import refused
+from tests.refused import refused
 
 N, L, H = 60, 4, 10
 
