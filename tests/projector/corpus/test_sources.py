@@ -18,6 +18,7 @@ from projector.corpus.documents import Document
 from projector.corpus.readers.stdlib import is_held_out, stdlib_modules
 from projector.corpus.sources import find_source, read_documents
 from projector.errors import UserError
+from tests.refused import refused_naming
 
 MESSAGES = [
     {"role": "user", "content": "ka lo?"},
@@ -140,7 +141,7 @@ def test_stdlib_is_the_running_interpreters_and_train_by_default(
 
 
 def test_an_unknown_stdlib_split_is_refused_at_once() -> None:
-    with pytest.raises(UserError, match=r"no split 'test'.*train, heldout"):
+    with refused_naming("'test'", "train, heldout"):
         read_documents("stdlib:test")
 
 
@@ -273,7 +274,7 @@ def test_a_line_that_is_not_json_is_refused_with_its_number(tmp_path: Path, line
     path.write_text(f'{{"text": "ka"}}\n\n{line}\n{{"text": "lo"}}\n', encoding="utf-8")
     documents = read_documents(str(path))
     assert next(documents) == "ka"
-    with pytest.raises(UserError, match=r"made-up\.jsonl' line 3 is not JSON"):
+    with refused_naming("made-up.jsonl' line 3", "JSON"):
         next(documents)
 
 
@@ -323,7 +324,7 @@ def test_a_folder_is_read_in_sorted_order_with_all_below_it(tmp_path: Path) -> N
 
 def test_a_folder_without_corpus_files_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no corpus", encoding="utf-8")
-    with pytest.raises(UserError, match=r"contains no file that ends in \.txt, \.jsonl, \.parquet"):
+    with refused_naming(tmp_path, ".txt, .jsonl, .parquet"):
         read_documents(str(tmp_path))
 
 
@@ -336,25 +337,19 @@ def test_a_fault_in_a_folder_names_the_file(tmp_path: Path) -> None:
 def test_an_unknown_suffix_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "made-up.csv"
     path.write_text("ka", encoding="utf-8")
-    with pytest.raises(
-        UserError,
-        match=r"made-up\.csv' has an unsupported file type: give \.txt, \.jsonl, \.parquet",
-    ):
+    with refused_naming("made-up.csv'", ".txt, .jsonl, .parquet"):
         read_documents(str(path))
 
 
 @pytest.mark.parametrize("source", ["hf:", "hf::config", "hf:a:b:c:d:e"])
 def test_a_malformed_name_of_a_data_set_is_refused_at_once(source: str) -> None:
-    with pytest.raises(UserError, match=f"unknown corpus '{source}': write hf:NAME"):
+    with refused_naming(f"'{source}'", "hf:NAME["):
         read_documents(source)
 
 
 @pytest.mark.parametrize("source", ["nowhere/at-all.txt", "stdlib2", ""])
 def test_an_unknown_source_is_refused_at_once(source: str) -> None:
-    with pytest.raises(
-        UserError,
-        match=f"unknown corpus '{source}', and there is no such file or folder: give stdlib",
-    ):
+    with refused_naming(f"'{source}'", "stdlib", "hf:NAME"):
         read_documents(source)
 
 
@@ -404,7 +399,7 @@ def test_a_malformed_hf_source_is_refused(rest: str) -> None:
 
 def test_a_missing_hf_column_is_refused_with_the_names_there_are(dataset: Path) -> None:
     message = refusal(f"hf:{dataset}:::body")
-    assert "no column 'body'" in message
+    assert "'body'" in message
     assert "text" in message
     assert "title" in message
 
@@ -419,7 +414,6 @@ def test_an_hf_dataset_that_can_not_be_read_is_refused_by_name(dataset: Path, re
     source = "hf:" + rest.format(dataset=dataset)
     message = refusal(source)
     assert source in message
-    assert "can't be read" in message
 
 
 def test_an_error_of_any_kind_while_streaming_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +430,7 @@ def test_an_error_of_any_kind_while_streaming_is_one_line(monkeypatch: pytest.Mo
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     documents = read_documents("hf:some/name")
     assert next(documents) == "ka"
-    with pytest.raises(UserError, match=r"dataset 'hf:some/name' can't be read: timed out"):
+    with refused_naming("'hf:some/name'", "timed out"):
         next(documents)
 
 

@@ -32,6 +32,7 @@ from projector.statistics.gathering import HalfStatistics, in_first_half
 from projector.statistics.summary import summarize
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS_OF, build
 from tests.projections import contents
+from tests.refused import refused, refused_naming
 
 
 def activations_by_hand(job: Job, layer: int, site: str) -> list[Tensor]:
@@ -128,7 +129,7 @@ def test_a_fit_keeps_bf16_where_the_cpu_multiplies_it_and_says_so(
     # It is finished, or another run: what the CPU can do has changed.
     monkeypatch.setattr(loading, "multiplies_bf16", lambda: not can)
     other = prepare("bundled", str(text_file), settings, device="cpu")
-    with pytest.raises(UserError, match="dtype"):
+    with refused_naming(tmp_path / "out", "dtype"):
         run(other, out=tmp_path / "out", resume=True)
 
 
@@ -292,7 +293,7 @@ def test_a_stopped_fit_resumes_to_the_same_bytes(
         projector.fit(model, corpus, out=stopped, progress=StopAfter(), **options)
     assert not stopped.exists()
     assert checkpoint_path(stopped).exists()
-    with pytest.raises(UserError, match="batch_size"):
+    with refused("resume", True, "batch_size", 8, 9):
         projector.fit(model, corpus, out=stopped, resume=True, **{**options, "batch_size": 9})
     projector.fit(model, corpus, out=stopped, resume=True, **options)
     assert not checkpoint_path(stopped).exists()
@@ -306,9 +307,9 @@ def test_an_old_checkpoint_is_not_overwritten_unasked(
     checkpoint_path(out).mkdir()
     work = checkpoint_path(out) / "gathered-0.safetensors"
     work.write_bytes(b"hours of work")
-    with pytest.raises(UserError, match="resume=True"):
+    with refused_naming(out, "resume=True"):
         projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500)
-    with pytest.raises(UserError, match="damaged"):
+    with refused_naming(checkpoint_path(out), "damaged"):
         projector.fit(
             str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500, resume=True
         )
@@ -352,7 +353,7 @@ def test_relayout_needs_no_model(checkpoint: Callable[[str], Path], text_file: P
     order = linear.order(0, "mlp_post")
     assert torch.equal(order, torch.argsort(linear.positions(0, "mlp_post")[:, 0], stable=True))
     bare = replace(projection, statistics={})
-    with pytest.raises(UserError, match="no statistics"):
+    with refused("keep_statistics", False, "`projector fit`"):
         projector.relayout(bare, Layout(dim=2))
 
 
@@ -362,7 +363,7 @@ def test_a_model_in_memory(tokenizer: Any, text: str, checkpoint: Callable[[str]
     )
     assert projection.facts.corpus.source == "texts"
     assert projection.facts.model.sha256 == load_model(str(checkpoint("gpt2"))).weights_sha256
-    with pytest.raises(UserError, match="tokenizer"):
+    with refused("tokenizer"):
         projector.fit(build("gpt2"), [text])
 
 
@@ -460,9 +461,9 @@ def test_files_that_are_not_there_are_told_of_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("projector.fitting.preparing.load_model", fail)
-    with pytest.raises(UserError, match="unknown corpus"):
+    with refused_naming("'no-such-file.txt'", "hf:NAME"):
         projector.fit("bundled", "no-such-file.txt")
-    with pytest.raises(UserError, match="mlp_in"):
+    with refused("sites", "mlp_in"):
         projector.fit("bundled", sites=["mlp_in"])
 
 
@@ -521,7 +522,7 @@ def test_the_estimate_tells_tokens_disk_and_time(
         ({"sites": "mlp_post"}, "list"),
         ({"dtype": "int8"}, "int8"),
         ({"device": "tpu"}, "tpu"),
-        ({"dim": 24}, "dim 24 is too large"),
+        ({"dim": 24}, "dim 24"),
         ({"seed": -1}, "seed -1"),
     ],
     ids=str,
@@ -534,7 +535,7 @@ def test_settings_that_can_not_be_are_refused(
 
 
 def test_too_little_text_says_how_much_is_needed(checkpoint: Callable[[str], Path]) -> None:
-    with pytest.raises(UserError, match="at least 100"):
+    with refused_naming("'texts'", 100):
         projector.fit(load_model(str(checkpoint("qwen2"))), ["ka lo mi."])
 
 
@@ -581,7 +582,7 @@ def test_a_model_spread_by_accelerate_gives_what_it_gives_in_one_place(
     by_map = projector.fit(name, corpus, max_tokens=800, device_map="auto")
     assert by_map.facts.model == plain.facts.model
     for options, words in (
-        ({"device_map": "auto", "device": "cpu"}, "exclude each other"),
+        ({"device_map": "auto", "device": "cpu"}, "device_map"),
         ({"device_map": "balanced"}, "balanced"),
     ):
         with pytest.raises(UserError, match=words):

@@ -21,6 +21,7 @@ from projector.layouts.settings import (
 from projector.layouts.solving import place
 from projector.projection.facts import LayoutSettings
 from tests.projector.layouts.test_solving import factor_correlation
+from tests.refused import refused
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,8 @@ def test_what_is_no_name_is_refused(text: str) -> None:
 
 
 def test_a_layout_named_twice_is_refused() -> None:
-    with pytest.raises(SettingError, match="stress-3d twice") as caught:
+    with refused("layouts", "stress-3d,stress-3d", "stress-3d "):
         parse_layouts("stress,stress-3d")
-    assert caught.value.setting == "layouts"
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,8 @@ def test_values_that_can_not_be_are_refused(settings: dict[str, Any], setting: s
     ids=str,
 )
 def test_settings_without_effect_are_refused(settings: dict[str, Any], setting: str) -> None:
-    with pytest.raises(SettingError, match="has no effect") as caught:
+    with refused(setting, settings[setting]):
         Layout(**settings)
-    assert (caught.value.setting, caught.value.value) == (setting, settings[setting])
 
 
 def test_an_error_names_the_solver_that_reads_the_setting() -> None:

@@ -205,10 +205,10 @@ def test_a_tap_where_no_tensor_passes(output: Any) -> None:
     model = _Says(output)
     taps = {"out": Tap(model, "output")}
     kind = type(output).__name__
-    with pytest.raises(TypeError, match=f"expected a tensor here, not a {kind}"):
+    with pytest.raises(TypeError, match=rf"tensor.* {kind}$"):
         collect(model, taps, {"x": torch.ones(1)})
     with (
-        pytest.raises(TypeError, match="expected a tensor here"),
+        pytest.raises(TypeError, match=r"tensor.* int$"),
         capture({"in": Tap(model, "input")}, lambda key, tensor: None),
     ):
         model(3, name="x")
@@ -345,8 +345,8 @@ def test_hooks_are_there_only_within() -> None:
 def test_hooks_are_removed_after_an_error_within() -> None:
     model = build("llama")
     taps = all_taps(find_architecture(model))
-    with pytest.raises(KeyError, match="of the caller"), capture(taps, lambda key, tensor: None):
-        raise KeyError("of the caller")
+    with pytest.raises(KeyError, match="caller"), capture(taps, lambda key, tensor: None):
+        raise KeyError("caller")
     assert n_hooks(model) == 0
 
 
@@ -360,9 +360,9 @@ def test_hooks_are_removed_after_an_error_of_the_consumer() -> None:
     def consume(key: tuple[int, str], tensor: Tensor) -> None:
         seen.append(key)
         if key == (1, "attn_out"):
-            raise MemoryError("of the consumer")
+            raise MemoryError("consumer")
 
-    with pytest.raises(MemoryError, match="of the consumer"), capture(taps, consume):
+    with pytest.raises(MemoryError, match="consumer"), capture(taps, consume):
         model(**inputs)
     assert (0, "resid_post") in seen
     assert (1, "resid_post") not in seen
@@ -413,7 +413,7 @@ def test_kept_rows_leaves_out_padding_and_skipped_positions() -> None:
 def test_kept_rows_refuses_a_shape_that_does_not_fit(shape: tuple[int, ...]) -> None:
     # (4, 3, 2) holds a row for each position, but time first: they would be mixed up.
     keep = torch.ones(3, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"does not fit a batch of 3 × 4 tokens"):
+    with pytest.raises(ValueError, match="3 × 4 tokens"):
         kept_rows(torch.zeros(shape), keep)
 
 

@@ -18,6 +18,7 @@ from projector.errors import UserError
 from projector.model import gguf_files
 from projector.model.loading import load_model
 from tests.families import N_VOCABULARY, build
+from tests.refused import lacking
 
 
 def refusal(path: Path) -> str:
@@ -139,13 +140,13 @@ def test_a_folder_may_have_the_name_of_a_gguf_file(
 
 
 def test_what_is_no_gguf_model_is_told_in_one_line(file: Path, tmp_path: Path) -> None:
-    assert "no model file" in refusal(tmp_path / "missing.gguf")
+    assert str(tmp_path / "missing.gguf") in refusal(tmp_path / "missing.gguf")
     other = tmp_path / "text.gguf"
     other.write_text("no such thing")
-    assert "isn't a GGUF file" in refusal(other)
+    assert lacking(refusal(other), other, "GGUF") == []
     part = tmp_path / "made-up-00001-of-00002.gguf"
     part.write_bytes(file.read_bytes())
-    assert "one part of several" in refusal(part)
+    assert lacking(refusal(part), part, "llama-gguf-split") == []
     for n_bytes in (40, 3000, file.stat().st_size - 5000):
         cut = tmp_path / "cut.gguf"
         cut.write_bytes(file.read_bytes()[:n_bytes])
@@ -166,4 +167,4 @@ def test_without_the_package_one_line_says_how_to_get_it(
     path = tmp_path / "made-up.gguf"
     path.write_bytes(b"GGUF and more")
     monkeypatch.setattr(gguf_files, "find_spec", lambda name: None)
-    assert "pip install 'transformer-projector[gguf]'" in refusal(path)
+    assert "`pip install 'transformer-projector[gguf]'`" in refusal(path)

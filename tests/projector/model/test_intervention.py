@@ -97,13 +97,13 @@ def test_what_can_not_be_is_refused() -> None:
     ):
         pass
     with (
-        pytest.raises(ValueError, match="one value for each"),
+        pytest.raises(ValueError, match="value"),
         intervene([Replacement(tap, torch.tensor([1, 2]), torch.zeros(3))]),
     ):
         pass
     for number in (40, -1):
         with (
-            pytest.raises(ValueError, match="neurons are 0 to"),
+            pytest.raises(ValueError, match="0 to 39"),
             intervene([Replacement.zero(tap, [number])]),
         ):
             hidden(model)

@@ -22,6 +22,7 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.hashing import hash_checkpoint, hash_module
 from projector.model.loading import choose_device, load_model
 from tests.families import N_HIDDEN, N_NEURONS, build
+from tests.refused import lacking
 
 Checkpoint = Callable[[str], Path]
 
@@ -277,9 +278,7 @@ def test_pickled_weights_are_never_loaded(copied: Path, tmp_path: Path) -> None:
     (copied / "model.safetensors").unlink()
     torch.save({"weights": Harmful()}, copied / "pytorch_model.bin")
     message = refusal(copied)
-    assert "pickled weights only" in message
-    assert "safetensors" in message
-    assert str(copied) in message
+    assert lacking(message, copied, "pickled", "safetensors") == []
     assert not marker.exists()
 
 
@@ -292,33 +291,30 @@ def test_pickled_weights_are_not_fallen_back_on(copied: Path) -> None:
     """Safetensors of other names beside them, an adapter's say, do not open the door."""
     torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
     (copied / "model.safetensors").rename(copied / "other.safetensors")
-    assert "can't be loaded" in refusal(copied)
+    assert f"model '{copied}'" in refusal(copied)
 
 
 def test_a_folder_without_config_is_refused(copied: Path) -> None:
     (copied / "config.json").unlink()
     message = refusal(copied)
-    assert "config.json is missing" in message
-    assert str(copied) in message
+    assert lacking(message, f"'{copied}'", "config.json") == []
 
 
 def test_a_folder_without_weights_is_refused(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     message = refusal(copied)
-    assert "holds no weights" in message
-    assert "*.safetensors is missing" in message
+    assert lacking(message, f"'{copied}'", "*.safetensors") == []
 
 
 def test_a_file_in_place_of_a_folder_is_refused(copied: Path) -> None:
     message = refusal(copied / "model.safetensors")
-    assert "is a file" in message
-    assert "folder that holds config.json" in message
+    assert lacking(message, copied / "model.safetensors", "config.json") == []
 
 
 @pytest.mark.parametrize("name", ["made-up/no-such-model", "no-such-model", "a/b/c"])
 def test_an_unknown_hub_id_is_refused_by_name(name: str) -> None:
     message = refusal(name, device="cpu")
-    assert f"unknown model '{name}'" in message
+    assert lacking(message, f"'{name}'", "hub") == []
 
 
 def test_a_misspelt_bundled_is_told_before_the_hub_is_asked(
@@ -329,14 +325,13 @@ def test_a_misspelt_bundled_is_told_before_the_hub_is_asked(
 
     monkeypatch.setattr("projector.model.loading.HfApi", asked)
     for name in ("bundeld", "Bundled"):
-        assert refusal(name, device="cpu") == f"unknown model '{name}' (did you mean bundled?)"
+        assert lacking(refusal(name, device="cpu"), f"'{name}'", "bundled") == []
 
 
 @pytest.mark.parametrize("dtype", ["int8", "double", ""])
 def test_an_unknown_type_is_refused_with_the_choices(checkpoint: Checkpoint, dtype: str) -> None:
     message = refusal(checkpoint("qwen2"), device="cpu", dtype=dtype)
-    assert f"dtype '{dtype}' is not known" in message
-    assert "auto, float32, bfloat16, float16" in message
+    assert lacking(message, f"dtype '{dtype}'", "auto, float32, bfloat16, float16") == []
 
 
 @pytest.mark.parametrize("device", ["abacus", "", "cuda:99"])
@@ -370,13 +365,13 @@ def test_damaged_safetensors_are_refused_by_name(copied: Path, content: str | by
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
     message = refusal(copied)
-    assert f"model '{copied}' can't be loaded" in message
+    assert f"model '{copied}'" in message
 
 
 def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     build("qwen2").save_pretrained(tmp_path, max_shard_size="20KB")
     sorted(tmp_path.glob("*.safetensors"))[1].unlink()
-    assert "can't be loaded" in refusal(tmp_path)
+    assert f"model '{tmp_path}'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("with_head", [False, True])
@@ -388,8 +383,7 @@ def test_an_incomplete_checkpoint_is_refused(copied: Path, name: str, with_head:
     del tensors[name]
     save_file(tensors, path, metadata={"format": "pt"})
     message = refusal(copied, with_head=with_head)
-    assert "lacks 1 of its weights" in message
-    assert name.removeprefix("model.") in message
+    assert lacking(message, f"'{copied}'", " 1 ", name.removeprefix("model.")) == []
 
 
 def test_a_missing_head_matters_only_where_it_is_asked_for(copied: Path) -> None:
@@ -403,7 +397,7 @@ def test_a_missing_head_matters_only_where_it_is_asked_for(copied: Path) -> None
 
 def test_weights_of_another_shape_are_refused(copied: Path) -> None:
     edit_config(copied, intermediate_size=N_NEURONS + 4)
-    assert "don't have the shapes that config.json gives" in refusal(copied)
+    assert lacking(refusal(copied), f"model '{copied}'", "shapes", "config.json") == []
 
 
 @pytest.mark.parametrize(
@@ -413,7 +407,7 @@ def test_a_config_that_can_not_be_read_is_refused(copied: Path, content: str | b
     (copied / "config.json").write_bytes(
         content if isinstance(content, bytes) else content.encode()
     )
-    assert f"model '{copied}' can't be loaded" in refusal(copied)
+    assert f"model '{copied}'" in refusal(copied)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +422,7 @@ def test_a_config_that_can_not_be_read_is_refused(copied: Path, content: str | b
 def test_a_config_of_impossible_values_is_refused(copied: Path, changes: dict[str, Any]) -> None:
     """What Transformers raises of these is of many kinds, some of them no ValueError."""
     edit_config(copied, **changes)
-    assert f"model '{copied}' can't be loaded" in refusal(copied)
+    assert f"model '{copied}'" in refusal(copied)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "llama"])
@@ -471,8 +465,7 @@ def own_code(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t
 def test_code_that_comes_with_a_model_is_not_run_unasked(own_code: tuple[Path, Path]) -> None:
     folder, marker = own_code
     message = refusal(folder, device="cpu")
-    assert "comes with its own code" in message
-    assert "add trust_remote_code=True" in message
+    assert lacking(message, f"'{folder}'", "trust_remote_code=True") == []
     assert not marker.exists()
 
 
@@ -487,7 +480,7 @@ def test_an_error_in_such_code_is_one_line(own_code: tuple[Path, Path]) -> None:
     folder, _ = own_code
     (folder / "own.py").write_text("import math\nx = math.no_such_function\n")
     message = refusal(folder, device="cpu", trust_remote_code=True)
-    assert "can't be loaded: AttributeError" in message
+    assert lacking(message, f"'{folder}'", "AttributeError") == []
 
 
 def test_a_tokenizer_is_what_was_saved(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from projector.projection.overview import read_saved
 from projector.statistics.example_facts import EXAMPLES_FILE, METADATA
 from projector.storage.headers import Header
 from tests.projections import contents
+from tests.refused import refused_naming
 
 KEY = (1, "attn_out")
 
@@ -150,7 +151,7 @@ def test_a_projection_that_is_replaced_while_it_is_read_is_read_again(
 def test_what_was_replaced_since_is_not_taken_for_its_own(copied: Path) -> None:
     found = Projection.load(copied)
     of_another_projection(copied / EXAMPLES_FILE)
-    with pytest.raises(UserError, match="was replaced since it was opened"):
+    with refused_naming(copied / EXAMPLES_FILE):
         found.examples(*KEY)
 
 

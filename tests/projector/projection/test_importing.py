@@ -17,6 +17,7 @@ from projector.projection.facts import ModelFacts
 from projector.projection.importing import import_checkpoint
 from projector.projection.projection import Projection
 from tests.families import N_HIDDEN, N_LAYERS
+from tests.refused import lacking, refused
 
 FIGURES = (
     "stress",
@@ -114,7 +115,7 @@ def test_what_needs_correlations_is_null_and_says_why(tmp_path: Path, model: Pat
     for name in FIGURES:
         assert figures[name] is None
         assert "correlations" in figures["reasons"][name]
-    with pytest.raises(UserError, match="no statistics"):
+    with refused("keep_statistics", False, "`projector fit`"):
         projection.correlation(0, "mlp_out")
 
 
@@ -160,15 +161,14 @@ def test_a_pickled_file_is_refused_unread(tmp_path: Path, model: Path) -> None:
     path = tmp_path / "made-up.bin"
     torch.save({"layers.0.mlp.neuron_projections": Harmful()}, path)
     message = refusal(path, model)
-    assert str(path) in message
-    assert "can't be read as safetensors" in message
+    assert lacking(message, path, "safetensors") == []
     assert not marker.exists()
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {"layers.0.mlp.neuron_projections": positions()})
     path.write_bytes(path.read_bytes()[:-10])
-    assert "can't be read as safetensors" in refusal(path, model)
+    assert lacking(refusal(path, model), path, "safetensors") == []
 
 
 @pytest.mark.parametrize(
@@ -183,22 +183,20 @@ def test_a_truncated_file_is_refused(tmp_path: Path, model: Path) -> None:
 )
 def test_a_file_without_positions_is_refused(tmp_path: Path, model: Path, key: str) -> None:
     message = refusal(write(tmp_path, {key: positions()}), model)
-    assert "holds no positions" in message
     assert "layers.<i>.mlp.neuron_projections" in message
 
 
 def test_a_wrong_width_is_refused_with_both_numbers(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {"layers.1.mlp.neuron_projections": positions(n=N_HIDDEN + 1)})
     message = refusal(path, model)
-    for part in ("does not fit", "layer 1 mlp_out", f"{N_HIDDEN + 1} positions", f"{N_HIDDEN} neu"):
+    for part in ("layer 1 mlp_out", f"{N_HIDDEN + 1} positions", f"{N_HIDDEN} neu"):
         assert part in message
 
 
 def test_a_layer_that_the_model_lacks_is_refused(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {f"layers.{N_LAYERS}.mlp.neuron_projections": positions()})
     message = refusal(path, model)
-    assert f"no layer {N_LAYERS}" in message
-    assert f"layers 0 to {N_LAYERS - 1}" in message
+    assert lacking(message, f"layer {N_LAYERS}", f"0 to {N_LAYERS - 1}") == []
 
 
 def test_mixed_dimensions_are_refused(tmp_path: Path, model: Path) -> None:
@@ -209,7 +207,7 @@ def test_mixed_dimensions_are_refused(tmp_path: Path, model: Path) -> None:
             "layers.1.mlp.neuron_projections": positions(dim=2),
         },
     )
-    assert "mixes positions of dimensions [2, 3]" in refusal(path, model)
+    assert lacking(refusal(path, model), path, "[2, 3]") == []
 
 
 def test_the_same_layer_twice_is_refused(tmp_path: Path, model: Path) -> None:
@@ -220,7 +218,7 @@ def test_the_same_layer_twice_is_refused(tmp_path: Path, model: Path) -> None:
             "b.layers.0.mlp.neuron_projections": positions(seed=2),
         },
     )
-    assert "layer 0 mlp_out twice" in refusal(path, model)
+    assert "layer 0 mlp_out" in refusal(path, model)
 
 
 @pytest.mark.parametrize(
@@ -230,19 +228,19 @@ def test_what_is_no_table_of_floats_is_refused(tmp_path: Path, model: Path, wron
     message = refusal(write(tmp_path, {"layers.0.mlp.neuron_projections": wrong}), model)
     assert "layers.0.mlp.neuron_projections" in message
     assert str(tuple(wrong.shape)) in message
-    assert "floats of shape (neurons, d)" in message
+    assert "(neurons, d)" in message
 
 
 def test_positions_without_coordinates_are_refused(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {"layers.0.mlp.neuron_projections": torch.ones(N_HIDDEN, 0)})
-    assert f"has shape ({N_HIDDEN}, 0)" in refusal(path, model)
+    assert f"({N_HIDDEN}, 0)" in refusal(path, model)
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "."])
 def test_a_missing_file_is_refused(tmp_path: Path, model: Path, name: str) -> None:
-    assert "there is no checkpoint file" in refusal(tmp_path / name, model)
+    assert str(tmp_path / name) in refusal(tmp_path / name, model)
 
 
 def test_an_unknown_model_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, {"layers.0.mlp.neuron_projections": positions()})
-    assert "unknown model 'no/such-model'" in refusal(path, "no/such-model")
+    assert "'no/such-model'" in refusal(path, "no/such-model")

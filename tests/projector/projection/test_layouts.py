@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import projector
-from projector import Projection, UserError, add_layout
+from projector import Projection, add_layout
 from projector.errors import SettingError
 from projector.layouts.settings import Layout
 from projector.layouts.solving import solve
@@ -21,6 +21,7 @@ from projector.projection.faithfulness import NOT_MEASURED
 from projector.projection.overview import read_saved
 from projector.projection.relaying import relayout
 from tests.projections import contents, edit
+from tests.refused import refused, refused_naming
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1"
 LINEAR = Layout(objective="linear")
@@ -97,9 +98,8 @@ def test_equal_additions_give_equal_bytes(saved: Path, tmp_path: Path) -> None:
 
 def test_a_layout_that_exists_needs_force_and_names_are_checked(saved: Path) -> None:
     before = contents(saved)
-    with pytest.raises(UserError, match="has a layout 'stress-3d' already") as caught:
+    with refused("force", False, saved, "'stress-3d'", "force=True"):
         add_layout(saved, Layout())
-    assert (caught.value.setting, caught.value.value) == ("force", False)
     for name in ("../x", "", "a b", ".hidden", "a/b"):
         with pytest.raises(SettingError) as wrong:
             add_layout(saved, Layout(dim=2), name=name)
@@ -116,7 +116,7 @@ def test_without_statistics_nothing_can_be_added(saved: Path) -> None:
     bare = replace(Projection.load(saved), statistics={})
     bare.save(saved, force=True)
     before = contents(saved)
-    with pytest.raises(UserError, match="no statistics"):
+    with refused("keep_statistics", False, "`projector fit`"):
         add_layout(saved, LINEAR)
     assert contents(saved) == before
 
@@ -137,7 +137,7 @@ def test_a_projection_that_is_replaced_meanwhile_gets_no_layout_of_the_old_one(
 
     lay_out = relaying.lay_out
     monkeypatch.setattr(relaying, "lay_out", while_placing)
-    with pytest.raises(UserError, match="replaced while"):
+    with refused_naming(f"'{saved}'"):
         add_layout(saved, LINEAR)
     assert list(Projection.load(saved).layouts) == ["stress-3d"]
 
@@ -235,7 +235,7 @@ def test_version_1_is_added_to_and_its_own_files_stay(old: Path) -> None:
     loaded = Projection.load(old)
     assert list(loaded.layouts) == ["stress-2d", "linear-1d"]
     assert loaded.positions(1, "mlp_out", "linear-1d").shape == (24, 1)
-    with pytest.raises(UserError, match="has a layout 'stress-2d' already"):
+    with refused("force", False, old, "'stress-2d'"):
         add_layout(old, Layout(dim=2))
     # Its own is replaced by one beside it.
     add_layout(old, Layout(dim=2, seed=3), name="stress-2d", force=True)
@@ -269,7 +269,7 @@ def test_a_figure_that_an_older_map_lacks_is_absent_with_a_reason(old: Path, sav
     for folder in (old, saved):
         figures = Projection.load(folder).figures(0, "mlp_post")
         assert figures.chance_overlap is None
-        assert "did not measure it" in figures.reasons["chance_overlap"]
+        assert figures.reasons["chance_overlap"]
         assert figures["chance_overlap"] is None
         assert figures.stress is not None
 
@@ -280,7 +280,7 @@ def test_figures_are_a_record_and_a_mapping(saved: Path) -> None:
     assert figures.stress == figures["stress"] == dict(figures)["stress"]
     assert figures.get("sample") is None
     assert list(figures) == list(figures.as_dict())
-    with pytest.raises(AttributeError, match="no figure 'tress'"):
+    with pytest.raises(AttributeError, match="'tress'"):
         _ = figures.tress
     with pytest.raises(KeyError):
         _ = figures["tress"]
@@ -290,5 +290,5 @@ def test_a_layout_of_another_projection_is_told_with_what_to_do(old: Path, saved
     add_layout(old, LINEAR)
     for name in ("linear-1d.json", "linear-1d.safetensors"):
         shutil.copy(old / "layouts" / name, saved / "layouts" / name)
-    with pytest.raises(UserError, match=r"linear-1d\.json' belongs to another projection: delete"):
+    with refused_naming(saved / "layouts" / "linear-1d.json"):
         Projection.load(saved)

@@ -26,6 +26,7 @@ from projector.residual.readings.tuning import tune_lens
 from projector.residual.subject import Subject
 from projector.terminal.cli import app
 from tests.families import build
+from tests.refused import refused_naming
 
 PROMPT = "kalo mi ten. rasovel du"
 SETTINGS = TuningSettings(n_steps=30, tokens_per_step=96, sequence_length=32, learning_rate=0.01)
@@ -161,7 +162,7 @@ def test_logits_that_are_not_finite_are_told(tokenizer: Any) -> None:
 def test_what_cannot_be_trained_is_refused(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="encoder"):
         tune_lens(_subject(build("bert"), tokenizer), [PROMPT])
-    with pytest.raises(UserError, match="only one sequence"):
+    with refused_naming("one sequence"):
         tune_lens(_subject(build("llama"), tokenizer), [PROMPT])
     with pytest.raises(SettingError) as caught:
         tune_lens(_subject(build("llama"), tokenizer), [PROMPT], TuningSettings(sequence_length=65))

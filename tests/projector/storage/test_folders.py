@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from projector.errors import UserError
 from projector.storage import folders
 from projector.storage.folders import replacing_folder, restore_folder
 from tests.projector.storage.dying import die_in
+from tests.refused import refused_naming
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -111,7 +111,7 @@ def test_two_do_not_write_a_folder_at_once(tmp_path: Path) -> None:
     with replacing_folder(tmp_path / "out") as new:
         fill(new)
         with (
-            pytest.raises(UserError, match="another program is writing"),
+            refused_naming(tmp_path / "out"),
             replacing_folder(tmp_path / "out"),
         ):
             pass

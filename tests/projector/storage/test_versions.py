@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from projector.errors import UserError
 from projector.projection import facts
 from projector.projection import upgrades as projections
 from projector.statistics import examples
 from projector.storage.entries import Entry, Wrong
 from projector.storage.versions import read_json, upgraded
+from tests.refused import refused_naming
 
 PATH = Path("thing.json")
 
@@ -39,30 +39,26 @@ def test_every_version_climbs_to_the_newest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "names"),
     [
-        ({"format": "other", "format_version": 1}, "not a file of this program"),
-        (["thing"], "not a file of this program"),
-        ({"format": "thing", "format_version": 9}, "version 9, and this program reads versions up"),
-        ({"format": "thing", "format_version": 0}, "version 0, which this program does not read"),
-        ({"format": "thing", "format_version": "1"}, "format_version is '1'"),
-        ({"format": "thing"}, "format_version is None"),
+        ({"format": "other", "format_version": 1}, "format & thing"),
+        (["thing"], "format & thing"),
+        ({"format": "thing", "format_version": 9}, "version 9 & versions up to"),
+        ({"format": "thing", "format_version": 0}, "version 0"),
+        ({"format": "thing", "format_version": "1"}, "format_version & '1'"),
+        ({"format": "thing"}, "format_version & None"),
     ],
 )
-def test_what_has_no_way_up_is_refused_with_what_to_do(content: Any, says: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_what_has_no_way_up_is_refused_with_what_to_do(content: Any, names: str) -> None:
+    with refused_naming("'thing.json'", *names.split(" & ")):
         climb(content)
-    text = str(caught.value)
-    assert says in text
-    assert "'thing.json'" in text
-    assert "\n" not in text
 
 
 def test_an_upgrade_that_misses_something_says_what() -> None:
     def broken(old: dict[str, Any]) -> dict[str, Any]:
         raise Wrong("layout is missing")
 
-    with pytest.raises(UserError, match=r"'thing.json' is damaged: layout is missing; make it"):
+    with refused_naming("'thing.json'", "damaged", "layout"):
         upgraded(
             {"format": "thing", "format_version": 1},
             PATH,
@@ -83,7 +79,7 @@ def test_an_upgrade_that_misses_something_says_what() -> None:
     ],
 )
 def test_an_upgrade_that_trips_is_told_in_one_line(broken: Any) -> None:
-    with pytest.raises(UserError, match=r"^'thing.json' is damaged: .*; make it again$") as caught:
+    with refused_naming("'thing.json'", "damaged") as caught:
         upgraded(
             {"format": "thing", "format_version": 1},
             PATH,
@@ -112,9 +108,8 @@ def test_every_older_version_has_a_way_up(newest: int, upgrades: dict[int, Any])
 def test_what_is_not_json_is_told_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=r"is damaged: it can't be read as JSON") as caught:
+    with refused_naming(path, "damaged", "JSON"):
         read_json(path)
-    assert "\n" not in str(caught.value)
 
 
 ENTRY = Entry(
@@ -137,21 +132,21 @@ def test_values_are_taken_as_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("take", "says"),
+    ("take", "names"),
     [
         (lambda: ENTRY.text("missing"), "^missing is missing$"),
-        (lambda: ENTRY.text("count"), "count is not a text"),
-        (lambda: ENTRY.count("yes"), "yes is not a whole number"),
-        (lambda: Entry({"n": -1}).count("n"), "n is not a whole number of 0 or more"),
-        (lambda: ENTRY.maybe_number("text"), "text is not a number"),
-        (lambda: Entry({"n": float("inf")}).maybe_number("n"), "n is inf"),
-        (lambda: ENTRY.truth("count"), "count is not true or false"),
-        (lambda: ENTRY.texts("list"), "list holds something that is not a text"),
-        (lambda: ENTRY.entry("list"), "list is not an object"),
-        (lambda: ENTRY.entry("object").count("x"), r"object\.x is not a whole number"),
-        (lambda: Entry([]), "the content is not an object"),
+        (lambda: ENTRY.text("count"), "^count .*text"),
+        (lambda: ENTRY.count("yes"), "^yes .*number"),
+        (lambda: Entry({"n": -1}).count("n"), "^n .*number of 0"),
+        (lambda: ENTRY.maybe_number("text"), "^text .*number"),
+        (lambda: Entry({"n": float("inf")}).maybe_number("n"), "^n .*inf"),
+        (lambda: ENTRY.truth("count"), "^count .*true.*false"),
+        (lambda: ENTRY.texts("list"), "^list .*text"),
+        (lambda: ENTRY.entry("list"), "^list .*object"),
+        (lambda: ENTRY.entry("object").count("x"), r"^object\.x .*number"),
+        (lambda: Entry([]), "object"),
     ],
 )
-def test_a_wrong_value_is_named(take: Any, says: str) -> None:
-    with pytest.raises(Wrong, match=says):
+def test_a_wrong_value_is_named(take: Any, names: str) -> None:
+    with pytest.raises(Wrong, match=names):
         take()

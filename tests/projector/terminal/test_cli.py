@@ -32,6 +32,7 @@ from projector.terminal.cli import app
 from tests.conftest import make_text
 from tests.families import N_HIDDEN, N_LAYERS, N_NEURONS
 from tests.projections import edit
+from tests.refused import lacking
 
 Checkpoint = Callable[[str], Path]
 SITES = ("mlp_post", "attn_out")
@@ -211,7 +212,7 @@ def test_fit_says_tokens_time_disk_and_what_is_next(
     assert any(re.match(r"\s*1\s+attn_out\s+24\s+0\s+0\.\d+", line) for line in lines)
     # Every layout has its table, and the words for it.
     assert {"stress-3d", "neighbours-2d"} <= set(lines)
-    assert sum("neighbours kept; chance" in line for line in lines) == 2 * len(SITES)
+    assert sum("neighbours kept" in line for line in lines) == 2 * len(SITES)
     assert f"Wrote {out}" in lines
     assert lines[-1].startswith("Next: projector plot ")
     # Said before the work is begun.
@@ -235,7 +236,7 @@ def test_what_is_next_works(fitted: tuple[Path, Result], tmp_path: Path) -> None
 
 def test_fit_says_what_was_drawn(bare: tuple[Path, Result]) -> None:
     n_available = facts_of(bare[0])["corpus"]["n_tokens_available"]
-    assert f"made-up.txt: 500 of {n_available:,} tokens, drawn evenly" in bare[1].stdout
+    assert f"made-up.txt: 500 of {n_available:,} tokens" in bare[1].stdout
 
 
 def test_fit_without_statistics_and_with_pictures(bare: tuple[Path, Result]) -> None:
@@ -257,12 +258,11 @@ def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path:
     command = ("fit", model, "--corpus", text_file, "--out", out, *ONE_MAP, "--no-statistics",
                "--layouts", "stress-3d,stress-2d", "--max-tokens", 300, "--resume")  # fmt: skip
     begun = succeed(*command).stdout
-    assert "no stopped fit here: starting from the beginning" in begun
-    assert "1 map in 2 layouts from 300 tokens" in begun
+    assert lacking(begun, "1 map", "2 layouts", "300 tokens") == []
     assert list(Projection.load(out).layouts) == ["stress-3d", "stress-2d"]
     before = tree(tmp_path)
     done = succeed(*command).stdout
-    assert "already holds this fit, finished. There is nothing to do." in done
+    assert lacking(done, out, "finished") == []
     assert "Running the model" not in done
     assert "Wrote" not in done
     # Killed before they were drawn, or not asked for then: those that are missing are drawn.
@@ -276,11 +276,10 @@ def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path:
     assert json_of(*command, "--pictures")["pictures"] == []
     before |= {name: found for name, found in tree(tmp_path).items() if name.endswith(".html")}
     line = refuse(*command, "--batch-size", 4)
-    assert "its --batch-size is 16, and this one's 4" in line
-    assert "--force" in line
+    assert lacking(line, "--batch-size", 16, 4, "--force") == []
     assert tree(tmp_path) == before
     again = succeed(*command, "--batch-size", 4, "--force").stdout
-    assert "what another fit left is replaced: starting from the beginning" in again
+    assert f"Wrote {out}" in again
 
 
 def test_layers_and_sites_are_read_as_written(model: Path, text_file: Path, tmp_path: Path) -> None:
@@ -415,7 +414,7 @@ def test_plot_writes_html_that_needs_no_network(
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
     drawn = page[page.rindex("Plotly.newPlot") :]
     if kind == "heatmap":
-        assert "in index order" in drawn
+        assert "index" in drawn
     if kind == "map":
         assert ("slider" in drawn) == (not options)
     site = options[-1] if "--site" in options else "mlp_post"
@@ -462,7 +461,8 @@ def test_import_then_info_and_plot(model: Path, tmp_path: Path) -> None:
     for kind in ("map", "trust"):
         succeed("plot", out, "--kind", kind, "--out", tmp_path / f"{kind}.html")
         assert (tmp_path / f"{kind}.html").exists()
-    assert "no statistics" in refuse("relayout", out, "--out", tmp_path / "no")
+    line = refuse("relayout", out, "--out", tmp_path / "no")
+    assert lacking(line, "statistics", "`projector fit`", "--no-statistics") == []
     assert not (tmp_path / "no").exists()
 
 
@@ -476,7 +476,7 @@ def test_import_of_a_pickled_file_is_refused(model: Path, tmp_path: Path) -> Non
     torch.save({"layers.0.mlp.neuron_projections": torch.ones(2, 2)}, tmp_path / "given.bin")
     before = tree(tmp_path)
     line = refuse("import", tmp_path / "given.bin", "--model", model, "--out", tmp_path / "out")
-    assert "can't be read as safetensors" in line
+    assert lacking(line, tmp_path / "given.bin", "safetensors") == []
     assert tree(tmp_path) == before
 
 
@@ -517,93 +517,93 @@ def broken(tmp_path_factory: pytest.TempPathFactory, model: Path) -> dict[str, P
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "names"),
     [
-        ("vit", "ViTModel reads pixel_values, not text"),
-        ("t5", "encoder-decoder"),
-        ("pickled", "pickled weights only"),
-        ("no-config", "config.json is missing"),
-        ("damaged", "can't be loaded"),
+        ("vit", ("ViTModel", "pixel_values")),
+        ("t5", ("T5", "encoder-decoder")),
+        ("pickled", ("{model}", "pickled", "safetensors")),
+        ("no-config", ("{model}", "config.json")),
+        ("damaged", ("model '{model}'",)),
     ],
 )
 def test_fit_of_what_is_no_such_model(
-    broken: dict[str, Path], text_file: Path, tmp_path: Path, name: str, says: str
+    broken: dict[str, Path], text_file: Path, tmp_path: Path, name: str, names: tuple[str, ...]
 ) -> None:
     line = refuse("fit", broken[name], "--corpus", text_file, "--out", tmp_path / "out")
-    assert says in line
+    assert lacking(line, *(each.format(model=broken[name]) for each in names)) == []
     assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "names"),
     [
-        (("--sites", "mlp_post,no_such_site"), "--sites 'no_such_site' is not known: choose from"),
-        (("--sites", ""), "--sites '' is not known"),
-        (("--layers", "2"), "this model has no layer 2: it has layers 0 to 1"),
-        (("--layers", "1-2"), "this model has no layer 2"),
-        *((("--layers", text), f"--layers '{text}' can't be read: write for example 0,3-5")
+        (("--sites", "mlp_post,no_such_site"), "--sites 'no_such_site' & mlp_post"),
+        (("--sites", ""), "--sites '' & mlp_post"),
+        (("--layers", "2"), "layer 2 & 0 to 1"),
+        (("--layers", "1-2"), "layer 2 & 0 to 1"),
+        *((("--layers", text), f"--layers '{text}' & 0,3-5")
           for text in ("", "1-", "-1", "0,", "a", "0;1", "1.5", "0-1-2")),
-        (("--lp", "0.5"), "--lp 0.5 is not the order of a norm"),
-        (("--lp", "nan"), "--lp nan is not the order of a norm"),
-        (("--lp", "3"), "--lp 3 has no effect on stress by smacof: leave it out"),
-        (("--objective", "linear", "--dim", "2"), "--dim 2 is too large for the objective"),
-        (("--objective", "neighbours", "--solver", "adamw"), "--solver 'adamw' does not solve"),
-        (("--objective", "x"), "--objective 'x' is not known: choose from stress,"),
-        (("--solver", "x"), "--solver 'x' is not known: choose from smacof, adamw"),
-        (("--start", "x"), "--start 'x' is not known: choose from classical, single-point"),
-        (("--correlation", "x"), "--correlation 'x' is not known: choose from pooled, per-"),
-        (("--dim", "0"), "--dim 0 is too small"),
-        (("--lr", "0", "--solver", "adamw"), "--lr 0 is out of range"),
-        (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 is too small"),
-        (("--log-with", "tensorboard"), "no layout here is trained: add --solver adamw"),
-        (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' is not known"),
-        (("--batch-size", "0"), "--batch-size 0 is too small: give 1 or more"),
-        (("--sequence-length", "1"), "--sequence-length 1 is too small"),
-        (("--sequence-length", "65"), "--sequence-length 65"),
-        (("--skip-first", "-1"), "--skip-first -1 is too small"),
-        (("--skip-first", "64"), "leaves no token to count after the first 64 are skipped"),
-        (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),
-        (("--device", "abacus"), "--device 'abacus' is not known"),
-        (("--dtype", "int8"), "--dtype 'int8' is not known"),
-        (("--layouts", "stress-3d", "--dim", "2"), "--layouts 'stress-3d' and --dim exclude"),
-        (("--layouts", "stress-3d,x"), "--layouts 'x' isn't the name of a layout"),
+        (("--lp", "0.5"), "--lp 0.5 "),
+        (("--lp", "nan"), "--lp nan "),
+        (("--lp", "3"), "--lp 3 & stress by smacof"),
+        (("--objective", "linear", "--dim", "2"), "--dim 2 & linear"),
+        (("--objective", "neighbours", "--solver", "adamw"), "--solver 'adamw' & neighbours"),
+        (("--objective", "x"), "--objective 'x' & stress,"),
+        (("--solver", "x"), "--solver 'x' & smacof, adamw"),
+        (("--start", "x"), "--start 'x' & classical, single-point"),
+        (("--correlation", "x"), "--correlation 'x' & pooled, per-"),
+        (("--dim", "0"), "--dim 0 "),
+        (("--lr", "0", "--solver", "adamw"), "--lr 0 "),
+        (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 "),
+        (("--log-with", "tensorboard"), "--solver adamw"),
+        (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' & tensorboard"),
+        (("--batch-size", "0"), "--batch-size 0 & 1 "),
+        (("--sequence-length", "1"), "--sequence-length 1 "),
+        (("--sequence-length", "65"), "--sequence-length 65 & 64"),
+        (("--skip-first", "-1"), "--skip-first -1 "),
+        (("--skip-first", "64"), "--sequence-length & 64 & 65"),
+        (("--max-tokens", "99"), "--max-tokens 99 & 100"),
+        (("--device", "abacus"), "--device 'abacus' & cpu"),
+        (("--dtype", "int8"), "--dtype 'int8' & float32"),
+        (("--layouts", "stress-3d", "--dim", "2"), "--layouts 'stress-3d' & --dim"),
+        (("--layouts", "stress-3d,x"), "--layouts 'x'"),
     ],
 )  # fmt: skip
 def test_fit_with_options_that_can_not_be(
-    model: Path, text_file: Path, tmp_path: Path, options: tuple[str, ...], says: str
+    model: Path, text_file: Path, tmp_path: Path, options: tuple[str, ...], names: str
 ) -> None:
     line = refuse("fit", model, "--corpus", text_file, "--out", tmp_path / "out", *options)
-    assert says in line
+    assert lacking(line, *names.split(" & ")) == []
     assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "names"),
     [
-        ("none.txt", b"", "corpus 'none.txt' is empty"),
+        ("none.txt", b"", "'none.txt' & empty"),
         (
             "few.txt",
             make_text(20).encode(),
-            " tokens to count, but correlations need at least 100",
+            "tokens & 100",
         ),
-        ("latin.txt", b"ka lo caf\xe9 " * 200, "is not UTF-8 (byte 0xe9 at 9)"),
-        ("bad.jsonl", b'"ka"\n{oops}\n', "line 2 is not JSON"),
-        ("half.jsonl", b'"ka \\ud800"\n', "half of a surrogate pair"),
-        ("bad.parquet", b"no parquet at all", "can't be read as parquet"),
-        ("made-up.csv", b"ka lo", "has an unsupported file type: give .txt, .jsonl, .parquet"),
-        ("chat.jsonl", b'[{"role": "user", "content": "ka"}]\n', "no chat template"),
-        (None, None, "unknown corpus"),
+        ("latin.txt", b"ka lo caf\xe9 " * 200, "UTF-8 & 0xe9 at 9"),
+        ("bad.jsonl", b'"ka"\n{oops}\n', "line 2 & JSON"),
+        ("half.jsonl", b'"ka \\ud800"\n', "line 1 & surrogate"),
+        ("bad.parquet", b"no parquet at all", "parquet"),
+        ("made-up.csv", b"ka lo", ".txt, .jsonl, .parquet"),
+        ("chat.jsonl", b'[{"role": "user", "content": "ka"}]\n', "chat template"),
+        (None, None, "hf:NAME"),
     ],
 )
 def test_fit_over_a_corpus_that_can_not_be_read(
-    model: Path, tmp_path: Path, name: str | None, content: bytes | None, says: str
+    model: Path, tmp_path: Path, name: str | None, content: bytes | None, names: str
 ) -> None:
     corpus = tmp_path / (name or "nowhere.txt")
     if content is not None:
         corpus.write_bytes(content)
     before = tree(tmp_path)
     line = refuse("fit", model, "--corpus", corpus, "--out", tmp_path / "out")
-    assert says in line
+    assert lacking(line, *names.split(" & ")) == []
     assert corpus.name in line or name == "chat.jsonl"
     assert tree(tmp_path) == before
 
@@ -616,8 +616,7 @@ def test_fit_over_too_few_tokens_states_how_many_there_are(
     n_tokens = len(tokenizer(make_text(20), add_special_tokens=False)["input_ids"]) + 1
     assert n_tokens < 64  # one sequence; its first token, the tokenizer's own, does not count
     line = refuse("fit", model, "--corpus", few, "--out", tmp_path / "out")
-    assert f"has {n_tokens} tokens to count" in line
-    assert "at least 100" in line
+    assert lacking(line, f"{n_tokens} tokens", 100) == []
 
 
 def test_fit_with_json_tells_a_script_of_the_error(tmp_path: Path, text_file: Path) -> None:
@@ -639,7 +638,7 @@ def test_fit_needs_an_output_folder(model: Path) -> None:
 def test_a_message_is_printed_as_it_is(tmp_path: Path, text_file: Path) -> None:
     """Square brackets are markup to the library that prints."""
     line = refuse("fit", "[b]no[/b]", "--corpus", text_file, "--out", tmp_path / "out")
-    assert "unknown model '[b]no[/b]'" in line
+    assert "'[b]no[/b]'" in line
 
 
 def test_ctrl_c_stops_without_a_traceback(
@@ -666,7 +665,7 @@ def test_a_projection_is_replaced_only_by_force(
     command = ("fit", model, "--corpus", text_file, "--out", copied, *ONE_MAP, "--no-statistics")
     before = tree(tmp_path)
     line = refuse(*command)
-    assert "holds a projection already: add --force" in line
+    assert lacking(line, copied, "--force") == []
     assert tree(tmp_path) == before
     succeed(*command, "--no-examples", "--force")
     # The statistics and examples of the old one would not be the new one's.
@@ -686,10 +685,8 @@ def test_relayout_replaces_only_by_force_and_never_itself(
 ) -> None:
     before = tree(tmp_path)
     command = ("relayout", fitted[0], "--out", copied, "--dim", 2)
-    assert "holds a projection already: add --force" in refuse(*command)
-    assert "--out is the projection itself" in refuse(
-        "relayout", copied, "--out", copied, "--force"
-    )
+    assert lacking(refuse(*command), copied, "--force") == []
+    assert "--out" in refuse("relayout", copied, "--out", copied, "--force")
     assert tree(tmp_path) == before
     succeed(*command, "--force")
     assert Projection.load(copied).dim == 2
@@ -717,11 +714,10 @@ def test_a_folder_of_other_files_is_never_touched(
         "import": (given, "--model", model),
     }
     line = refuse(command, *source[command], "--out", out, *force)
-    assert "holds files that don't belong to a projection" in line
-    assert str(out) in line
+    assert lacking(line, out, "--out") == []
     # And where a file stands in the folder's place.
     line = refuse(command, *source[command], "--out", given, *force)
-    assert "is a file: give another folder for --out" in line
+    assert lacking(line, given, "--out") == []
     assert tree(tmp_path) == before
 
 
@@ -773,26 +769,29 @@ def take_statistics_of_another_run(folder: Path) -> None:
 
 
 DAMAGE: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
-    (truncate_positions, ("stress-3d.safetensors' is damaged",)),
-    (truncate_statistics, ("statistics.safetensors' is damaged",)),
-    (lambda f: (f / "layouts" / "stress-3d.safetensors").unlink(), ("safetensors' is missing",)),
-    (lambda f: shutil.rmtree(f / "layouts"), ("is damaged", "holds no layout")),
-    (break_json, ("projection.json' is damaged", "JSON")),
-    (put_foreign_json, ("projection.json' is not a file of this program",)),
+    (truncate_positions, ("stress-3d.safetensors'", "damaged")),
+    (truncate_statistics, ("statistics.safetensors'", "damaged")),
+    (
+        lambda f: (f / "layouts" / "stress-3d.safetensors").unlink(),
+        ("stress-3d.safetensors'", "missing"),
+    ),
+    (lambda f: shutil.rmtree(f / "layouts"), ("damaged", "layouts")),
+    (break_json, ("projection.json'", "damaged", "JSON")),
+    (put_foreign_json, ("projection.json'", "transformer-projection")),
     (make_newer, ("format version 3", "up to 2")),
-    (edit_facts, ("neighbours-2d.json' belongs to another projection",)),
+    (edit_facts, ("neighbours-2d.json'",)),
     (
         take_statistics_of_another_run,
-        ("statistics.safetensors' does not belong to the projection.json",),
+        ("statistics.safetensors'", "projection.json"),
     ),
-    (lambda folder: (folder / "projection.json").unlink(), ("projection.json is missing",)),
-    (shutil.rmtree, ("there is no folder",)),
+    (lambda folder: (folder / "projection.json").unlink(), ("projection.json", "`projector fit`")),
+    (shutil.rmtree, ("`projector fit`",)),
 ]
 
 
-@pytest.mark.parametrize(("damage", "says"), DAMAGE)
+@pytest.mark.parametrize(("damage", "names"), DAMAGE)
 def test_a_damaged_projection_is_refused_by_every_command(
-    copied: Path, tmp_path: Path, damage: Callable[[Path], object], says: tuple[str, ...]
+    copied: Path, tmp_path: Path, damage: Callable[[Path], object], names: tuple[str, ...]
 ) -> None:
     damage(copied)
     before = tree(tmp_path)
@@ -802,9 +801,7 @@ def test_a_damaged_projection_is_refused_by_every_command(
         ("plot", copied, "--out", tmp_path / "picture.html"),
     ):
         line = refuse(*command)
-        for part in says:
-            assert part in line
-        assert str(copied) in line
+        assert lacking(line, copied, *names) == []
     assert tree(tmp_path) == before
 
 
@@ -817,38 +814,37 @@ def test_without_statistics_positions_are_shown_and_not_remade(
         ("plot", out, "--kind", "heatmap", "--layer", 0, "--out", tmp_path / "heatmap.html"),
     ):
         line = refuse(*command)
-        assert "holds no statistics" in line
-        assert "--no-statistics" in line
+        assert lacking(line, "`projector fit`", "--no-statistics") == []
     assert tree(tmp_path) == {}
     succeed("plot", out, "--out", tmp_path / "map.html")
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "names"),
     [
-        (("--kind", "heatmap"), "a heatmap shows one layer: add --layer, one of 0, 1"),
-        (("--kind", "pie"), "--kind 'pie' is not known: choose from map, heatmap, trust"),
-        (("--layer", "7"), "layer 7 is not in this projection: it has 0, 1"),
-        (("--kind", "heatmap", "--layer", "7"), "layer 7 is not in this projection"),
-        (("--site", "mlp_out"), "site 'mlp_out' is not in this projection: it has mlp_post, attn"),
-        (("--out", "{folder}/picture.png"), "picture.png' does not end in .html"),
-        (("--out", "{folder}/picture"), "does not end in .html"),
+        (("--kind", "heatmap"), "--layer & 0, 1"),
+        (("--kind", "pie"), "--kind 'pie' & map, heatmap, trust"),
+        (("--layer", "7"), "layer 7 & 0, 1"),
+        (("--kind", "heatmap", "--layer", "7"), "layer 7 & 0, 1"),
+        (("--site", "mlp_out"), "site 'mlp_out' & mlp_post, attn"),
+        (("--out", "{folder}/picture.png"), "picture.png' & .html"),
+        (("--out", "{folder}/picture"), "picture' & .html"),
         (
             ("--kind", "heatmap", "--layer", "0", "--layout", "stress-9d"),
-            "--layout 'stress-9d' is not a layout of this projection",
+            "--layout 'stress-9d' & stress-3d",
         ),
-        (("--out", "{folder}/file/picture.html"), "can't be written"),
+        (("--out", "{folder}/file/picture.html"), "/file"),
     ],
 )
 def test_plots_that_can_not_be_drawn(
-    fitted: tuple[Path, Result], tmp_path: Path, options: tuple[str, ...], says: str
+    fitted: tuple[Path, Result], tmp_path: Path, options: tuple[str, ...], names: str
 ) -> None:
     (tmp_path / "file").touch()
     before = tree(tmp_path)
     options = tuple(option.format(folder=tmp_path) for option in options)
     if "--out" not in options:
         options += ("--out", str(tmp_path / "picture.html"))
-    assert says in refuse("plot", fitted[0], *options)
+    assert lacking(refuse("plot", fitted[0], *options), *names.split(" & ")) == []
     assert tree(tmp_path) == before
 
 
@@ -868,9 +864,9 @@ def test_too_little_disk_is_seen_before_any_work(
     line = the_error(result.stderr)
     # 24 neurons: positions, mean and covariance in float32, and both halves of ρ in float16.
     for part in (
-        "no space left",
-        "4.03 kB and up to 18.4 kB more",
-        "20 kB free",
+        "4.03 kB",
+        "18.4 kB",
+        "20 kB",
         "--no-statistics",
         "--no-examples",
         "--layers",
@@ -912,7 +908,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
     fail_at_write(number, monkeypatch)
     out = tmp_path / "new" / "out"
     line = refuse("fit", model, "--corpus", text_file, "--out", out, *ONE_MAP)
-    assert f"no space left to write '{out}'" in line
+    assert f"'{out}'" in line
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
     assert not out.exists()
 
@@ -929,11 +925,11 @@ def test_a_disk_that_fills_up_leaves_the_old_projection_whole(
     before = tree(tmp_path)
     fail_at_write(number, monkeypatch)
     line = refuse("fit", model, "--corpus", text_file, "--out", copied, *ONE_MAP, "--force")
-    assert "no space left" in line
+    assert f"'{copied}'" in line
     assert tree(tmp_path) == before
-    assert "no space left" in refuse(
-        "relayout", copied, "--out", tmp_path / "other", "--objective", "linear"
-    )
+    other = tmp_path / "other"
+    line = refuse("relayout", copied, "--out", other, "--objective", "linear")
+    assert f"'{other}'" in line
     assert tree(tmp_path) == before
 
 
@@ -945,10 +941,9 @@ def test_too_little_memory_is_seen_before_any_work(
     assert result.exit_code == 2
     line = the_error(result.stderr)
     for part in (
-        "out of memory",
+        "memory",
         "layer 0 mlp_post",
-        "for libraries",
-        "5 kB that are free",
+        "5 kB",
         "--sites",
     ):
         assert part in line
@@ -978,7 +973,7 @@ def test_memory_that_runs_out_midway_is_one_line(
 
     monkeypatch.setattr(projector.fitting.placing, "solve_all", exhausted)
     line = refuse("fit", model, "--corpus", text_file, "--out", tmp_path / "out")
-    for part in ("out of memory", f"{N_NEURONS} × {N_NEURONS} of layer 0", "--batch-size"):
+    for part in ("memory", f"{N_NEURONS} × {N_NEURONS} of layer 0", "--batch-size"):
         assert part in line
     # What the model was run for is kept.
     assert sorted(tree(tmp_path)) == ["out.checkpoint", "out.checkpoint/gathered-0.safetensors"]
@@ -1022,7 +1017,7 @@ def test_the_program_refuses_with_one_line(tmp_path: Path) -> None:
     done = run_program("info", tmp_path / "nowhere")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert f"there is no folder '{tmp_path / 'nowhere'}'" in the_error(done.stderr)
+    assert f"'{tmp_path / 'nowhere'}'" in the_error(done.stderr)
     assert tree(tmp_path) == {}
 
 

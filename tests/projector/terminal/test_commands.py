@@ -108,6 +108,7 @@ def test_a_field_that_is_left_out_has_no_option() -> None:
 def test_errors_name_options_in_one_line() -> None:
     result, made = run(Settings, "--out", "a", "--first", "bad")
     assert (result.exit_code, made) == (2, [])
-    assert result.stderr == "error: --first 'bad' is not known: give another\n"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: --first 'bad' ")
     result, _ = run(Settings, "nowhere", "--out", "a", "--json")
     assert json.loads(result.stdout)["error"] == "--no-statistics and --is-on"

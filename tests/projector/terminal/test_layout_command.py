@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from projector import Projection
 from projector.terminal.cli import app
 from tests.projections import contents
+from tests.refused import lacking
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1"
 
@@ -39,8 +40,7 @@ def test_a_layout_is_added_without_the_model(folder: Path) -> None:
     # An existing name needs --force.
     again = invoke("layout", folder, "--objective", "linear")
     assert again.exit_code == 2
-    assert "has a layout 'linear-1d' already: add --force" in again.stderr
-    assert "or give another name with --name" in again.stderr
+    assert lacking(again.stderr, "'linear-1d'", "--force", "--name") == []
     assert contents(folder) == after
     assert invoke("layout", folder, "--objective", "linear", "--force").exit_code == 0
     assert contents(folder) == after
@@ -69,21 +69,21 @@ def test_info_lists_layouts_by_name_and_tells_of_the_one_that_is_asked_for(folde
     assert "stress-2d: stress by smacof, 2-D" in text
     assert "linear-1d: linear by moves, 1-D" in text
     # Without a name, each has its table.
-    assert text.count("neighbours kept; chance") >= 2
+    assert text.count("neighbours kept") >= 2
     assert "spectral" in text
     assert "spectral" not in invoke("info", folder, "--layout", "stress-2d").stdout
     value = json.loads(invoke("info", folder, "--layout", "linear-1d", "--json").stdout)
     assert value["layout"]["objective"] == "linear"
     missing = invoke("info", folder, "--layout", "neighbours-2d")
     assert missing.exit_code == 2
-    assert "--layout 'neighbours-2d' is not a layout of this projection" in missing.stderr
+    assert lacking(missing.stderr, "--layout 'neighbours-2d'", "stress-2d", "linear-1d") == []
 
 
 def test_without_statistics_it_says_what_to_do(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "linear", tmp_path / "saved"))
     result = invoke("layout", folder)
     assert result.exit_code == 2
-    assert "holds no statistics: make it again with `projector fit`" in result.stderr
+    assert lacking(result.stderr, "statistics", "`projector fit`") == []
     assert contents(folder) == contents(GOLDEN / "linear")
 
 
@@ -91,7 +91,7 @@ def test_more_dimensions_than_the_narrowest_map_can_fill_are_refused(folder: Pat
     before = contents(folder)
     result = invoke("layout", folder, "--dim", "500")
     assert result.exit_code == 2
-    assert "--dim 500 is too large" in result.stderr
+    assert "--dim 500 " in result.stderr
     assert contents(folder) == before
 
 
@@ -101,7 +101,7 @@ def test_a_layout_that_does_not_name_its_format_is_damaged(folder: Path) -> None
     path.write_text("{}")
     result = invoke("info", folder)
     assert result.exit_code == 2
-    assert f"'{path}' is damaged" in result.stderr
+    assert lacking(result.stderr, path, "damaged") == []
 
 
 def test_a_table_says_which_of_several_layouts_it_is_of(folder: Path) -> None:

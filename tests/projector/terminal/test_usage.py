@@ -13,55 +13,56 @@ from typer.testing import CliRunner
 
 import projector.terminal.cli
 import pruning.terminal.cli
+from tests.refused import lacking
 
 APPS = {"projector": projector.terminal.cli.app, "pruning": pruning.terminal.cli.app}
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "names"),
     [
-        ("pruning --bogus", "no such option: --bogus; see `pruning --help`"),
-        ("pruning nowhere", "no such command 'nowhere'; see `pruning --help`"),
-        ("pruning sweep", "missing argument 'MODEL'; see `pruning sweep --help`"),
-        ("pruning sweep bundled", "missing option '--out'; see `pruning sweep --help`"),
+        ("pruning --bogus", "--bogus & `pruning --help`"),
+        ("pruning nowhere", "'nowhere' & `pruning --help`"),
+        ("pruning sweep", "'MODEL' & `pruning sweep --help`"),
+        ("pruning sweep bundled", "'--out' & `pruning sweep --help`"),
         (
             "pruning sweep --windos 3",
-            "no such option: --windos (did you mean --windows?); see `pruning sweep --help`",
+            "--windos & --windows & `pruning sweep --help`",
         ),
         # The parser itself does not say of which command.
         (
             "pruning sweep bundled --out",
-            "option '--out' requires an argument; see `pruning sweep --help`",
+            "'--out' & argument & `pruning sweep --help`",
         ),
         (
             "pruning sweep bundled --out x --seeds three",
-            "--seeds 'three' is not a whole number: give one; see `pruning sweep --help`",
+            "--seeds 'three' & whole number & `pruning sweep --help`",
         ),
         (
             "pruning prune bundled --out x --sparsity=a-third",
-            "--sparsity 'a-third' is not a number: give one; see `pruning prune --help`",
+            "--sparsity 'a-third' & number & `pruning prune --help`",
         ),
         (
             "projector fit --out x --dim 2.5",
-            "--dim '2.5' is not a whole number: give one; see `projector fit --help`",
+            "--dim '2.5' & whole number & `projector fit --help`",
         ),
         # What is given twice counts as given last.
         (
             "projector fit --out x --dim 2 --dim=x",
-            "--dim 'x' is not a whole number: give one; see `projector fit --help`",
+            "--dim 'x' & whole number & `projector fit --help`",
         ),
-        ("projector info", "missing argument 'DIR'; see `projector info --help`"),
+        ("projector info", "'DIR' & `projector info --help`"),
         ("projector plot [b]x[/b] [b]y[/b] --out z", "extra argument"),
     ],
 )
-def test_what_can_not_be_read_is_one_line(command: str, says: str) -> None:
+def test_what_can_not_be_read_is_one_line(command: str, names: str) -> None:
     program, *arguments = command.split()
     result = CliRunner().invoke(APPS[program], arguments, prog_name=program)
     assert result.exit_code == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert says in line
+    assert lacking(line, *names.split(" & ")) == []
     result = CliRunner().invoke(APPS[program], [*arguments[:1], "--json", *arguments[1:]])
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"] in result.stderr

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.sites import FINDERS, Anatomy, Place
 from projector.model.capture import Tap
 from projector.sites import SITES, Site
 from tests.families import MIXTURES, N_HIDDEN, N_LAYERS, build
+from tests.refused import refused
 
 
 def _mlp_pre(found: Anatomy) -> Place | str:
@@ -38,7 +38,7 @@ def test_a_new_site_is_one_record_and_one_function() -> None:
     assert block.mlp is not None
     assert taps[0, "mlp_pre"] == Tap(block.mlp.inputs[0].module, "input")
     assert block.widths["mlp_pre"] == N_HIDDEN
-    with pytest.raises(UserError, match="no site 'mlp_pre': no MLP reads anything here"):
+    with refused("sites", "mlp_pre", "MLP"):
         find_architecture(build(next(iter(MIXTURES)))).choose_sites(["mlp_pre"])
 
 
@@ -46,5 +46,5 @@ def test_a_site_that_is_found_nowhere_is_missing_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(SITES, "odd", Site("odd", "odd ones", "What is odd."))
-    with pytest.raises(UserError, match="no site 'odd'"):
+    with refused("sites", "odd"):
         find_architecture(build("llama")).choose_sites(["odd"])

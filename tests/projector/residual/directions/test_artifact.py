@@ -90,10 +90,10 @@ def test_a_layer_without_a_direction_is_named() -> None:
     with pytest.raises(SettingError) as raised:
         made(layers=(0, 1, 2, 5)).at_layer(4)
     assert (raised.value.setting, raised.value.value) == ("layer", 4)
-    assert raised.value.expected == "give one of 0, 1, 2, 5"
+    assert "0, 1, 2, 5" in str(raised.value.expected)
     with pytest.raises(SettingError) as raised:
         made(layers=(0, 1, 2)).at_layer(7)
-    assert raised.value.expected == "give one of 0 to 2"
+    assert "0 to 2" in str(raised.value.expected)
 
 
 def _edited(change: Callable[[dict], object]) -> Callable[[Path], None]:  # type: ignore[type-arg]

@@ -93,9 +93,7 @@ def test_numbers_and_texts_are_checked_first(args: tuple[object, ...], setting: 
 )
 def test_an_option_without_effect_is_refused(args: tuple[object, ...], setting: str) -> None:
     command, *rest = args
-    error = refused(str(command), *rest)
-    assert error["setting"] == setting
-    assert "has no effect" in error["error"]
+    assert refused(str(command), *rest)["setting"] == setting
 
 
 def test_python_refuses_the_same_before_a_model_is_loaded() -> None:

@@ -72,7 +72,7 @@ def test_equal_gaussians_are_at_chance() -> None:
     assert found.between_share == pytest.approx(0, abs=0.01)
     assert found.one_direction == pytest.approx(1 / H, abs=0.06)
     assert found.one_direction_permuted == pytest.approx(1 / H, abs=0.03)
-    assert found.reasons["pair_direction"] == "the prompts of the two sets do not come in pairs"
+    assert "pairs" in found.reasons["pair_direction"]
 
 
 def test_a_template_of_several_prompts_does_not_leak_into_the_probe() -> None:

@@ -218,7 +218,7 @@ def test_clouds_of_two_prompts(trained: Trained, subject: Subject, states: torch
     assert {owner.token for owner in cloud.owners[:32]} == set(range(states.shape[1]))
     assert {owner.token for owner in cloud.owners[32:]} == {0}
     assert bool(cloud.vectors.isfinite().all())
-    with pytest.raises(ValueError, match="autoencoder's model"):
+    with pytest.raises(ValueError, match="model"):
         particle_cloud(trained, [states[1:]])
 
 
