@@ -74,24 +74,34 @@ class Order:
         """
         for kind, chosen in (("method", self.methods), ("refit", self.refits)):
             if not chosen:
-                raise UserError(f"no {kind} is chosen: choose one or more")
+                raise UserError(
+                    f"no {kind} is chosen: choose one or more", setting=f"{kind}s", value=chosen
+                )
         parts = [part.strip() for part in self.sparsities.split(",") if part.strip()]
+        of: dict[str, Any] = {"setting": "sparsities", "value": self.sparsities[:80]}
         try:
             shares = tuple(
                 float(part.removesuffix("%")) / (100 if part.endswith("%") else 1) for part in parts
             )
         except ValueError as error:
             raise UserError(
-                f"the shares '{self.sparsities[:80]}' can't be read: write for example 0.1, 0.3"
+                f"the shares '{self.sparsities[:80]}' can't be read: write for example 0.1, 0.3",
+                **of,
             ) from error
         if not shares:
-            raise UserError("no share to remove is given: write for example 0.1, 0.3")
+            raise UserError("no share to remove is given: write for example 0.1, 0.3", **of)
         if not any(shares):
-            raise UserError("a share of 0 removes nothing: give one above 0")
+            raise UserError("a share of 0 removes nothing: give one above 0", **of)
         if len(set(shares)) < len(shares):
-            raise UserError(f"the shares '{self.sparsities[:80]}' repeat a value: give each once")
+            raise UserError(
+                f"the shares '{self.sparsities[:80]}' repeat a value: give each once", **of
+            )
         if self.n_seeds > MOST_SEEDS:
-            raise UserError(f"{self.n_seeds} seeds are too many: give {MOST_SEEDS} or fewer")
+            raise UserError(
+                f"{self.n_seeds} seeds are too many: give {MOST_SEEDS} or fewer",
+                setting="n_seeds",
+                value=self.n_seeds,
+            )
         return SweepSettings(self.methods, shares, self.refits, self.n_seeds, self.n_sequences)
 
     @property
@@ -135,10 +145,18 @@ def command_of(settings: Grounds, order: Order, *, resume: bool) -> list[str]:
     root = settings.roots[0]
     out = root / order.name
     if not out.resolve().is_relative_to(root):
-        raise UserError(f"folder '{order.name}' leads out of {root.name}: give another name")
+        raise UserError(
+            f"folder '{order.name}' leads out of {root.name}: give another name",
+            setting="name",
+            value=order.name,
+        )
     projection = find_folders(settings.roots, FACTS_FILE).get(order.projection)
     if projection is None:
-        raise UserError(f"there is no projection '{order.projection[:80]}' here: choose another")
+        raise UserError(
+            f"there is no projection '{order.projection[:80]}' here: choose another",
+            setting="projection",
+            value=order.projection[:80],
+        )
     settings.check_model(order.model)
     # There may be several evaluation texts; each must lie below a root.
     texts = []
@@ -146,14 +164,22 @@ def command_of(settings: Grounds, order: Order, *, resume: bool) -> list[str]:
         parts = [part.strip() for part in text.split(",") if part.strip()]
         if not parts:
             raise UserError(
-                f"no {kind} text is given: write {sources_hint()}; files lie below {root.name}"
+                f"no {kind} text is given: write {sources_hint()}; files lie below {root.name}",
+                setting=kind,
+                value=text[:80],
             )
         texts.append([settings.text_source(part) for part in parts])
     if len(texts[0]) > 1:
-        raise UserError(f"'{order.calibration[:80]}' names several texts: calibrate on one")
+        raise UserError(
+            f"'{order.calibration[:80]}' names several texts: calibrate on one",
+            setting="calibration",
+            value=order.calibration[:80],
+        )
     if texts[0][0] in texts[1]:
         raise UserError(
-            f"calibration and evaluation are the same text, '{order.calibration[:80]}': give two"
+            f"calibration and evaluation are the same text, '{order.calibration[:80]}': give two",
+            setting="calibration",
+            value=order.calibration[:80],
         )
     return [
         "sweep",

@@ -30,13 +30,21 @@ def start(settings: Grounds, order: Order) -> Job:
     """
     root, name = settings.roots[0], order.name
     if not NAME.fullmatch(name):
-        raise UserError(f"{name[:80]!r} can't be a report's name: use letters, digits and dashes")
+        raise UserError(
+            f"{name[:80]!r} can't be a report's name: use letters, digits and dashes",
+            setting="name",
+            value=name[:80],
+        )
     command = command_of(settings, order, resume=False)
     if (root / name).exists():
-        raise UserError(f"there is a folder '{name}' already: give another name")
-    # The job exists before its folder.
+        raise UserError(
+            f"there is a folder '{name}' already: give another name", setting="name", value=name
+        )
+    # Its folder comes later than it does.
     if any(job.name == name and job.state().is_running for job in find(root)):
-        raise UserError(f"a sweep '{name}' is running already: give another name")
+        raise UserError(
+            f"a sweep '{name}' is running already: give another name", setting="name", value=name
+        )
     return launch(root, order, command)
 
 
@@ -48,11 +56,17 @@ def resume(settings: Grounds, job: Job) -> Job:
     """
     if job.order is None:
         raise UserError(
-            f"can't resume '{job.name}': its settings can't be read; start another sweep"
+            f"can't resume '{job.name}': its settings can't be read; start another sweep",
+            setting="name",
+            value=job.name,
         )
     root = settings.roots[0]
     if any(each.name == job.name and each.state().is_running for each in find(root)):
-        raise UserError(f"a sweep '{job.name}' is running already: wait until it ends")
+        raise UserError(
+            f"a sweep '{job.name}' is running already: wait until it ends",
+            setting="name",
+            value=job.name,
+        )
     return launch(root, job.order, command_of(settings, job.order, resume=True))
 
 

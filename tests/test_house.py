@@ -63,6 +63,11 @@ COMES_WITH_ANOTHER = {
 FORMS = {"Correlations", "Distances", "MatrixFree", "TokenSample", "HalfStatistics"}
 # Not a variable of a style sheet, as --st-font.
 FLAG = re.compile(r"(?<![\w-])--(?!st-)[a-z][a-z-]+")
+# Four plain words one after the other: prose, and no name of a setting, a layer or a figure.
+_WORD = r"[a-z]+(?:'[a-z]+)?"
+PROSE = re.compile(rf"(?<![\w'./`-]){_WORD}(?:,? {_WORD}){{3}}(?![\w'./`-])")
+# What tests hold a message to.
+HOLD = {"endswith", "lacking", "refused", "refused_by_the_disk", "refused_naming", "startswith"}
 # A command that is named in full.
 COMMAND = re.compile(r"(projector|pruning|streamlit|pip|python) [^\n]*--[a-z]")
 
@@ -306,6 +311,34 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield node.module.split(".")[0]
 
 
+def prose_in(tree: ast.Module) -> list[str]:
+    """Where a test holds a message to its prose, so that its words can't be mended alone."""
+    held: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "match":
+            held.append(node.value)
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            held.append(node.left)
+        elif isinstance(node, ast.Call) and _called(node) in HOLD:
+            held += node.args
+    return [
+        f"line {part.lineno}, {part.value!r}"
+        for each in held
+        for part in ast.walk(each)
+        if isinstance(part, ast.Constant)
+        and isinstance(part.value, str)
+        and PROSE.search(part.value)
+    ]
+
+
+def test_tests_hold_messages_to_names_and_numbers_not_to_prose() -> None:
+    found = {}
+    for path in modules("tests"):
+        if path != Path(__file__) and (prose := prose_in(parsed(path))):
+            found[name_of(path)] = "; ".join(prose)
+    assert found == {}
+
+
 # The rules themselves: each on a module that breaks it, and on one that doesn't.
 @pytest.mark.parametrize(
     ("holds", "source", "is_found"),
@@ -323,6 +356,14 @@ def _imported(tree: ast.Module) -> Iterator[str]:
         ("forms", "isinstance(form, Tensor)", False),
         ("forms", "if target.stored is None: pass", True),
         ("forms", "if target.has_matrix: pass", False),
+        ("prose", 'raises(UserError, match="this is too small")', True),
+        ("prose", 'raises(UserError, match=f"{x} can\'t be read here")', True),
+        ("prose", 'assert "holds no such layer" in text', True),
+        ("prose", 'assert lacking(text, "holds no such layer") == []', True),
+        ("prose", 'assert text.startswith("holds no such layer")', True),
+        ("prose", 'raises(UserError, match="layer 3 mlp_post.*12 tokens")', False),
+        ("prose", 'assert "memory budget of 12 GB" in text', False),
+        ("prose", 'assert title == "holds no such layer"', False),
         ("moves", "partial.replace(path)", True),
         ("moves", "os.replace(partial, path)", True),
         ("moves", 'name.replace("a", "b")', False),
@@ -333,6 +374,8 @@ def test_the_rules_find_what_they_are_for(holds: str, source: str, is_found: boo
     tree = ast.parse(source)
     if holds == "flags":
         assert bool(flags_in(tree)) is is_found
+    elif holds == "prose":
+        assert bool(prose_in(tree)) is is_found
     elif holds == "forms":
         assert any(bool(_form_asked(node)) for node in ast.walk(tree)) is is_found
     else:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.poles import main
 from pruning.poles.files import load_poles
+from pruning.poles.poles import finding_words
 from tests.pruning.poles.test_judging import projected, rows_of
 
 
@@ -23,5 +24,5 @@ def test_a_row_a_map_beside_its_controls(
     header, _, row, *rest = capsys.readouterr().out.splitlines()
     assert header.count("|") == row.count("|")
     assert f"| 2 ({poles.controls.shuffled.n_distinct:.1f}, " in row
-    assert "groups beyond the spectrum" in row
+    assert finding_words(poles) in row
     assert "1 maps: 2 distinct poles" in rest[-1]

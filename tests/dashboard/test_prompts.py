@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +37,7 @@ from projector.model.prompting import MOST_CHARACTERS, clean, is_empty
 from projector.storage.bounded import BoundedFolder
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import ENCODERS, FAMILIES
+from tests.refused import refused_naming
 
 Guests = Callable[[str], Guest]
 TEXT = "kalo mi ten\nraso <script>alert(1)</script>"
@@ -62,13 +64,13 @@ def test_text_is_cleaned_of_what_no_keyboard_types(text: str, expected: str) -> 
 
 @pytest.mark.parametrize("text", ["", "  \n\t ", "\x00\x07", "\ud83d", " \x1b\n"])
 def test_nothing_is_no_prompt(text: str) -> None:
-    with pytest.raises(UserError, match="the prompt is empty"):
+    with refused_naming("prompt", "empty"):
         clean(text)
 
 
 def test_a_library_is_no_prompt() -> None:
     assert len(clean("x" * MOST_CHARACTERS)) == MOST_CHARACTERS
-    with pytest.raises(UserError, match="has 200,001 characters: give 200,000 at most"):
+    with refused_naming("200,001", "200,000"):
         clean("x" * (MOST_CHARACTERS + 1))
 
 
@@ -114,7 +116,7 @@ def test_a_chat_is_written_by_the_models_template(guest: Guests) -> None:
     assert not has_chat(guest(DECODER))
     expected = found.loaded.tokenizer(f"[user]{TEXT}[assistant]", add_special_tokens=False)
     assert encode(found, Prompt(TEXT, as_chat=True)) == expected["input_ids"]
-    with pytest.raises(UserError, match="no chat template"):
+    with refused_naming("chat template"):
         encode(guest(DECODER), Prompt(TEXT, as_chat=True))
 
 
@@ -124,10 +126,10 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(family: str, gue
     n_tokens = len(encode(found, Prompt(TEXT)))
     room = N_CONTEXT - n_tokens
     assert len(encode(found, Prompt(TEXT, room))) == n_tokens
-    with pytest.raises(UserError, match=f"has {n_tokens} tokens and {room + 1} are to be added"):
+    with refused_naming(f"{n_tokens} tokens", room + 1, N_CONTEXT, "1 token"):
         encode(found, Prompt(TEXT, room + 1))
     n_long = len(found.loaded.tokenizer(TEXT * 20)["input_ids"])
-    with pytest.raises(UserError, match=rf"the model takes 64: shorten it by {n_long - 64} tokens"):
+    with refused_naming(f"{n_long} tokens", 64, f"{n_long - 64} tokens"):
         encode(found, Prompt(TEXT * 20))
 
 
@@ -269,7 +271,7 @@ def test_activations_that_are_not_finite_are_refused(guest: Guests) -> None:
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.inf
     maps = [(0, "mlp_post"), (1, "mlp_post")]
-    with pytest.raises(UserError, match="layer 1 gives activations that are not finite"):
+    with refused_naming("layer 1", "--dtype float32"):
         run_prompt(broken, Prompt(TEXT), maps)
     assert n_hooks(model) == 0
 
@@ -374,7 +376,7 @@ def test_a_stored_prompt_is_found_by_its_id(tmp_path: Path) -> None:
 def test_an_id_that_is_none_reads_no_file(forged: str, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text(json.dumps({"text": "s", "n_new": 0, "as_chat": False}))
     (tmp_path / "prompts").mkdir()
-    with pytest.raises(UserError, match="isn't the id of a prompt") as refused:
+    with pytest.raises(UserError, match=re.escape(f"'{forged[:40]}'")) as refused:
         recall(forged, prompts_in(tmp_path))
     assert len(str(refused.value)) < 200
 
@@ -389,7 +391,7 @@ def test_a_prompt_that_is_not_here_or_damaged_says_so(
     if content is not None:
         (tmp_path / "prompts").mkdir()
         (tmp_path / "prompts" / f"{name}.json").write_bytes(content)
-    with pytest.raises(UserError, match=f"the prompt {name} of this link is not on this machine"):
+    with refused_naming(f"prompt {name}"):
         recall(name, prompts_in(tmp_path))
 
 
@@ -418,5 +420,5 @@ def test_many_sessions_keep_the_same_prompt_at_once(tmp_path: Path) -> None:
 
 def test_a_place_that_can_not_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="can't be written"):
+    with refused_naming(tmp_path / "file" / "prompts"):
         store(PROMPTS[0], prompts_in(tmp_path / "file" / "prompts"))

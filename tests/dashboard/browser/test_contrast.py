@@ -75,7 +75,8 @@ def test_two_sets_are_compared_and_their_layers_chosen(
     assert {row["layer"] for row in report["rows"]} == {0, 1}
     assert (report["n_positive"], report["n_negative"]) == (16, 16)
     html = _save(page, "HTML", tmp_path)
-    assert "How the sets separate" in html
+    assert "report.json" not in html
+    assert 'class="figure"' in html
     assert 'src="http' not in html
     assert len(_save(page, "CSV", tmp_path).splitlines()) == 1 + len(report["rows"])
     # The part that was open is open again, and what was run is found by the link.

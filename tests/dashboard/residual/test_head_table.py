@@ -20,6 +20,7 @@ from dashboard.residual.head_table import (
 from projector.errors import UserError
 from projector.figures.residual.kinds import COLOURS, LETTERS
 from projector.residual.heads.kinds import KINDS
+from tests.refused import lacking
 
 
 def row(layer: int, head: int, *kinds: str, **scores: float) -> dict[str, Any]:
@@ -72,8 +73,7 @@ def test_the_last_layer_is_on_top_and_a_missing_head_is_an_empty_cell() -> None:
     assert 0 < fill.index(COLOURS["induction"]) < fill.index(COLOURS["copying_through_mlps"])
     assert COLOURS["previous_token"] in grid.cells[1][0].fill
     assert grid.cells[1][1].fill == ""
-    assert "induction, copying through MLPs" in grid.cells[0][0].tip
-    assert "0.40, above 100 % of random" in grid.cells[0][0].tip
+    assert lacking(grid.cells[0][0].tip, "induction", "copying", "0.40", "100 %") == []
 
 
 def test_a_score_stands_in_its_cell() -> None:
@@ -83,7 +83,7 @@ def test_a_score_stands_in_its_cell() -> None:
 
 
 def test_kinds_stand_beside_what_chance_gives() -> None:
-    assert "induction 1 (0.0 expected by chance)" in found_words(HeadTable.of_dict(FOUND))
+    assert "induction 1 (0.0 " in found_words(HeadTable.of_dict(FOUND))
 
 
 def test_heads_without_scores_can_be_chosen_all_the_same() -> None:
@@ -105,8 +105,10 @@ def test_each_kind_has_a_letter_and_a_colour_of_its_own() -> None:
 def test_what_shapes_attention_besides_the_weights_is_said_once_for_all_layers() -> None:
     same = {"0": ("RoPE",), "2": ("RoPE",)}
     table = HeadTable.of_dict(FOUND | {"left_out_of_qk": same})
-    assert left_out_words(table) == ["What shapes attention besides W_QK: RoPE."]
+    (line,) = left_out_words(table)
+    assert lacking(line, "W_QK", "RoPE") == []
+    assert "layer" not in line
     table = HeadTable.of_dict(FOUND | {"left_out_of_qk": {"0": ("RoPE", "a bias"), "2": ()}})
     (line,) = left_out_words(table)
-    assert line == "What shapes attention besides W_QK in layers 0: RoPE, a bias."
+    assert lacking(line, "W_QK", "layers 0", "RoPE, a bias") == []
     assert left_out_words(HeadTable.without_scores([2], "none")) == []

@@ -17,6 +17,7 @@ from projector.errors import UserError
 from projector.model.hashing import hash_checkpoint
 from projector.model.loading import LoadedModel, load_model
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
+from tests.refused import refused_naming
 
 Checkpoint = Callable[[str], Path]
 
@@ -92,11 +93,9 @@ def test_other_weights_are_refused(
 ) -> None:
     name = str(checkpoint(DECODER))
     sha256 = hash_checkpoint(checkpoint(DECODER))
-    with pytest.raises(UserError, match="isn't this projection's model") as refused:  # noqa: SIM117
+    with refused_naming(name, sha256[:12], "0" * 12, "--model"):  # noqa: SIM117
         with room.use(name, "0" * 64):
             pytest.fail("a model with other weights was lent")
-    assert sha256[:12] in str(refused.value)
-    assert "\n" not in str(refused.value)
     with room.use(name, sha256) as guest:
         assert guest.loaded.weights_sha256 == sha256
     assert loads == [name]
@@ -116,13 +115,13 @@ def test_a_model_that_is_not_there_leaves_the_room_usable(
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (MemoryError(), "out of memory: use a shorter prompt"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory on the accelerator"),
+        (MemoryError(), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "--device cpu"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-            "out of memory: use a shorter",
+            "memory",
         ),
-        (RuntimeError("[enforce fail] . DefaultCPUAllocator: not enough memory"), "out of memory"),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: not enough memory"), "memory"),
     ],
 )
 def test_a_lack_of_memory_is_said(
@@ -130,7 +129,7 @@ def test_a_lack_of_memory_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     name = str(checkpoint(GPT2))
-    with pytest.raises(UserError, match=says), room.use(name):
+    with refused_naming(says), room.use(name):
         raise error
 
     def load(name: str, **options: object) -> LoadedModel:
@@ -138,7 +137,7 @@ def test_a_lack_of_memory_is_said(
 
     with monkeypatch.context() as patched:
         patched.setattr(model_room, "load_model", load)
-        with pytest.raises(UserError, match=says), room.use(str(checkpoint(DECODER))):
+        with refused_naming(says), room.use(str(checkpoint(DECODER))):
             pass
     with room.use(name):
         pass

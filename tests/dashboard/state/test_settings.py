@@ -12,8 +12,8 @@ from dashboard.state.settings import (
     Settings,
     parse_settings,
 )
-from projector.errors import UserError
 from projector.projection.overview import FACTS_FILE
+from tests.refused import refused_naming
 
 
 def hold(folder: Path, file: str = FACTS_FILE) -> Path:
@@ -79,23 +79,22 @@ def test_a_root_may_be_a_projection_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "names"),
     [
-        (["--projection", __file__], "--projection '.*' is not a folder"),
-        (["--root", "nowhere"], "--root 'nowhere' is not a folder"),
-        (["--colour", "red"], "unrecognized arguments: --colour red"),
-        (["--model"], "--model: expected one argument"),
+        (["--projection", __file__], f"--projection '{__file__}'"),
+        (["--root", "nowhere"], "--root 'nowhere'"),
+        (["--colour", "red"], "--colour red"),
+        (["--model"], "--model"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(arguments: list[str], says: str) -> None:
-    with pytest.raises(UserError, match=says) as refused:
+def test_a_mistake_is_said_in_one_line(arguments: list[str], names: str) -> None:
+    with refused_naming(names):
         parse_settings(arguments)
-    assert "\n" not in str(refused.value)
 
 
 def test_a_file_is_no_projection(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="is not a folder"):
+    with refused_naming(f"--projection '{tmp_path / 'file'}'"):
         parse_settings(["--projection", str(tmp_path / "file")])
 
 
@@ -170,9 +169,8 @@ def test_texts_of_pages_lie_below_a_root(settings: Settings, tmp_path: Path) -> 
 def test_no_page_reads_above_the_roots(source: str, settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "runs" / "linked.txt").symlink_to(tmp_path / "secret.txt")
     (tmp_path / "runs" / "linked").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="there is no text") as refused:
+    with refused_naming("runs", "--root") as refused:
         settings.text_source(source.format(above=tmp_path))
-    assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
 
 
@@ -183,13 +181,13 @@ def test_a_folder_of_texts_that_leads_out_is_not_read(settings: Settings, tmp_pa
     (folder / "b.txt").symlink_to(folder / "inner" / "a.txt")
     assert settings.text_source("folder") == str(folder)
     (folder / "inner" / "c.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(UserError, match="there is no text 'folder'"):
+    with refused_naming("'folder'", "--root"):
         settings.text_source("folder")
 
 
 @pytest.mark.parametrize("name", ["/etc", "../x", "~/x", "./runs", "a/b/c", "-x", ".", ""])
 def test_no_file_is_read_as_a_data_set_of_the_hub(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"write hf:NAME"):
+    with refused_naming("hf:NAME"):
         Settings((tmp_path,)).text_source(f"hf:{name}:config:split")
 
 
@@ -201,7 +199,7 @@ def test_a_folder_here_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert settings.may_load("owner/model")
     (tmp_path / "data").mkdir()
     (tmp_path / "owner" / "model").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"write hf:NAME"):
+    with refused_naming("hf:NAME"):
         settings.text_source("hf:data:config")
     assert not settings.may_load("owner/model")
     assert not settings.may_load("/etc")

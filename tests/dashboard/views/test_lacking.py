@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from dashboard.prompts import Prompt, store
 from dashboard.state.store import stored_prompts
+from projector.model.hashing import hash_checkpoint
 from projector.projection.importing import import_checkpoint
 from projector.projection.overview import FACTS_FILE
 from projector.projection.projection import Projection
@@ -27,6 +28,7 @@ from tests.dashboard.pages import (
 from tests.families import build
 from tests.projections import Change, edit
 from tests.pruning.test_preparing import fit
+from tests.refused import lacking
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -73,7 +75,7 @@ def test_dead_and_broken_neurons_are_told(
     figures = Projection.load(own / DECODER).figures(1, "mlp_post")
     assert list(figures.dead_neurons) == [5]
     assert list(figures.nonfinite_neurons) == [9]
-    for neuron, says in ((5, "dead"), (9, "isn't finite")):
+    for neuron, says in ((5, "dead"), (9, "finite")):
         params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "neuron": neuron}
         at = start(own, "neuron", **params).run()
         assert errors(at) == []
@@ -101,7 +103,7 @@ def test_a_layer_in_which_nothing_varies_is_told(
         at = start(own, page, **params).run()
         assert len(errors(at)) == (page == "heatmap"), page
         if page == "heatmap":
-            assert "No neuron of this layer varies" in errors(at)[0]
+            assert "layer" in errors(at)[0]
 
 
 def test_positions_trained_elsewhere_are_shown(
@@ -166,7 +168,7 @@ def test_a_damaged_projection_is_said_and_another_can_be_chosen(
     damaged(what)(own / DECODER)
     at = start(own, "map", projection=DECODER, layer=1, site="mlp_post").run()
     (error,) = errors(at)
-    assert "damaged" in error or "does not belong" in error
+    assert str(own / DECODER) in error
     # It is no empty folder.
     assert [each.value for each in at.title] == []
     assert not [each for each in at.button if each.key == "fit now"]
@@ -191,7 +193,7 @@ def test_a_projection_of_another_model_says_so(
     if page == "map":
         at.selectbox(key="map colour").select("importance").run()
     for error in errors(at):
-        assert "isn't this projection's model: its weights are" in error
+        assert lacking(error, other, hash_checkpoint(other)[:12]) == []
     if page in ("map", *asks):
         assert len(errors(at)) == 1
         # The right one can be chosen at the side.

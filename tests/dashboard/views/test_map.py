@@ -106,8 +106,8 @@ def test_the_map_is_drawn_before_its_poles_are_found(
     before, after = (view.panels[0].legend for view in drawn)
     assert before is not None
     assert after is not None
-    assert before.items == (("poles are not known yet", 0),)
-    assert after.items == (("in no pole", 0),)
+    assert [color for _, color in before.items] == [color for _, color in after.items] == [0]
+    assert before.items != after.items
     assert [view.panels[0].groups is None for view in drawn] == [True, False]
 
 
@@ -223,7 +223,8 @@ def test_statistics_that_went_away_are_one_message(
     at = start(root, "map", projection=DECODER, layer=0).run()
     (root / DECODER / STATISTICS_FILE).unlink()
     at.sidebar.select_slider(key="choose layer").set_value(1).run()
-    assert any("can't be read any more" in error for error in errors(at))
+    assert any(STATISTICS_FILE in error for error in errors(at))
+    assert len(errors(at)) == 1
 
 
 def test_an_objective_that_is_registered_is_shown_as_any_other(

@@ -18,7 +18,7 @@ from projector.naming.names import read_names
 from projector.projection.projection import Projection
 from pruning.poles.files import save_poles
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import Control, Controls, Poles, PoleSettings
+from pruning.poles.poles import Control, Controls, Poles, PoleSettings, finding_words
 from tests.dashboard.conftest import DECODER, ENCODER, Open
 from tests.dashboard.pages import (
     GROUPING,
@@ -27,7 +27,9 @@ from tests.dashboard.pages import (
     link,
     maps_of,
 )
+from tests.refused import lacking
 
+CONTINUATION = "continuation of the prompt"
 ON_THE_MAP = "positions,2,leaf,0"
 
 
@@ -61,7 +63,7 @@ def test_poles_are_those_of_the_settings(open_page: Open, root: Path) -> None:
 def test_settings_without_a_pole_say_what_to_do(open_page: Open) -> None:
     at = open_page("poles", grouping="correlation,50,eom,0")
     assert errors(at) == []
-    assert "No pole with these settings" in at.info[0].value
+    assert len(at.info) == 1
 
 
 def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
@@ -75,7 +77,7 @@ def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
     assert table["perplexity"].notna().all()
     assert table["perplexity"].nunique() == 5
     assert table["change"][0] == "+0.00%"
-    assert (table["continuation of the prompt"].str.len() > 2).all()
+    assert (table[CONTINUATION].str.len() > 2).all()
     poles = find_poles(
         Projection.load(root / DECODER), 1, "mlp_post", PoleSettings("correlation", 2, None, "leaf")
     )
@@ -85,14 +87,14 @@ def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
     at.query_params["prompt"] = other
     at.run()
     assert errors(at) == []
-    assert not any("continuation of the prompt" in each.value for each in at.dataframe)
+    assert not any(CONTINUATION in each.value for each in at.dataframe)
     # Without a prompt there is no such column, and a word on how to get one.
     del at.query_params["prompt"]
     at.run()
     at.button(key="ablate").click().run()
     assert errors(at) == []
     assert list(at.dataframe[-1].value.columns) == ["model", "perplexity", "change"]
-    assert any("Run a prompt that adds tokens" in each.value for each in at.caption)
+    assert any("prompt" in each.value for each in at.caption)
 
 
 @pytest.mark.parametrize("family", [ENCODER, DECODER])
@@ -101,8 +103,7 @@ def test_an_ablation_of_nothing_says_what_is_lacking(family: str, open_page: Ope
     at.text_input(key="ablation text").set_value("unseen.txt" if family == ENCODER else " ")
     at.button(key="ablate").click().run()
     (error,) = errors(at)
-    says = "An encoder has no perplexity" if family == ENCODER else "There is nothing to compare"
-    assert says in error
+    assert ("encoder" in error) == (family == ENCODER)
 
 
 def test_an_ablation_on_text_above_the_roots_is_refused(open_page: Open) -> None:
@@ -110,7 +111,7 @@ def test_an_ablation_on_text_above_the_roots_is_refused(open_page: Open) -> None
     at.text_input(key="ablation text").set_value("../../etc/passwd")
     at.button(key="ablate").click().run()
     (error,) = errors(at)
-    assert "There is no text" in error
+    assert "../../etc/passwd" in error
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_a_table_says_what_poles_fire_on_and_how_they_were_judged(
     assert list(table.columns[:3]) == ["pole", "fires on", "neurons"]
     assert (table["fires on"].str.len() > 0).all()
     assert set(table["distinct"]) == {"–"}
-    assert any("controls are not computed" in each.value for each in at.markdown)
+    assert any("controls" in each.value for each in at.markdown)
     # Kept poles that were judged: distinct ones come first, the others are called weak.
     projection = Projection.load(own / DECODER)
     settings = PoleSettings("correlation", 2, None, "leaf", 0.0)
@@ -207,8 +208,8 @@ def test_a_table_says_what_poles_fire_on_and_how_they_were_judged(
     assert list(table["beyond"]) == ["yes"] + ["no"] * last
     assert table["axis"][0] == "with 0"
     text = " ".join(each.value.replace("\\", "") for each in at.markdown)
-    assert "1 distinct pole; shuffled ρ gives 0.2, the same spectrum 1.4" in text
-    assert "an axis with two ends and groups beyond the spectrum" in text
+    assert lacking(text, "1 distinct pole", "0.2", "1.4") == []
+    assert finding_words(replace(found, poles=tuple(poles), controls=controls)) in text
 
 
 def test_a_pole_is_given_a_name(copied: Callable[..., Path], start: Open) -> None:

@@ -60,8 +60,8 @@ def test_a_prompt_is_shown_token_by_token(
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("kalo " * 100, "and the model takes 64: shorten it by "),
-        ("x" * 200_001, "characters: give 200,000 at most"),
+        ("kalo " * 100, " 64"),
+        ("x" * 200_001, "200,000"),
     ],
 )
 @pytest.mark.parametrize("family", [DECODER, GPT2])
@@ -182,7 +182,7 @@ def test_tokens_are_coloured_by_a_neuron_or_a_pole(open_page: Open) -> None:
 def test_a_prompt_s_tokens_are_coloured_without_a_choice_of_ones_own(open_page: Open) -> None:
     at = ask(open_page("prompt"), "kalo mi ten", n_new=0)
     titles = [token["title"].splitlines()[1] for token in tokens_of(at)]
-    assert all("strongest at the prompt's last token" in title for title in titles)
+    assert all("last token" in title for title in titles)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

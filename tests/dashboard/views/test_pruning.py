@@ -108,12 +108,12 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
     said = " ".join(each.value for each in at.caption)
     assert "1 seed" in said
     assert "1 seeds" not in said
-    assert "These are 10.0% of all parameters" in said
+    assert "10.0%" in said
     for name in ("b-begun", "c-empty"):
         at.selectbox(key="choose report").select(name).run()
         assert errors(at) == []
         assert all(each.value.strip(". ") for each in at.caption)
-    assert "no rows yet" in " ".join(each.value for each in at.info)
+    assert any("no rows" in each.value for each in at.info)
 
 
 def test_a_report_on_reuse_is_shown_with_its_answer(
@@ -139,13 +139,13 @@ def test_a_report_on_reuse_is_shown_with_its_answer(
     at = start(own, "pruning", projection=DECODER).run()
     assert errors(at) == []
     assert at.selectbox(key="choose report").value == "a-reuse"
-    assert any("loses to removal at 10\N{NO-BREAK SPACE}%" in each.value for each in at.markdown)
+    assert any("removal at 10\N{NO-BREAK SPACE}%" in each.value for each in at.markdown)
     methods, comparisons = (each.value for each in at.dataframe[:2])
     assert methods["method"].tolist() == ["dense", "reuse", "removal"]
     assert comparisons["nats a token"].tolist() == ["+0.2000"]
     at.selectbox(key="choose report").select("b-begun").run()
     assert errors(at) == []
-    assert any("no rows yet" in each.value for each in at.info)
+    assert any("no rows" in each.value for each in at.info)
 
 
 def test_reports_of_the_model_in_view_come_alone_and_one_ships(
@@ -156,8 +156,8 @@ def test_reports_of_the_model_in_view_come_alone_and_one_ships(
     assert errors(at) == []
     # The page is never empty, and says what it shows.
     assert at.selectbox(key="choose report").options == [SHIPPED]
-    assert any("comes with the program" in each.value for each in at.caption)
-    assert any("has no report yet" in each.value for each in at.info)
+    assert any("bundled" in each.value for each in at.caption)
+    assert any("no report" in each.value for each in at.info)
     assert len(at.dataframe[0].value) > 10
     dense = {"method": "dense", "sparsity": 0.0, "perplexity": 9.0}
     report(own / "another", [dense])
@@ -252,7 +252,7 @@ def test_a_sweep_that_can_not_be_is_refused_on_the_page(
     assert before["Name of the report"] == name
     at = click(at, "Start")
     (error,) = errors(at)
-    assert "give another name" in error or "can't be a report's name" in error
+    assert name in error
     assert not (root / ".jobs").exists()
     # Nothing is lost by it.
     assert fields_of(at) == before
@@ -261,12 +261,12 @@ def test_a_sweep_that_can_not_be_is_refused_on_the_page(
 @pytest.mark.parametrize(
     ("label", "value", "says"),
     [
-        ("Shares to remove", "a third", "write for example 0.1, 0.3"),
-        ("Shares to remove", "", "No share to remove is given"),
-        ("Calibration text", "", "No calibration text is given"),
-        ("Evaluation text", "seen.txt", "are the same text"),
-        ("Methods", [], "No method is chosen"),
-        ("Refits", [], "No refit is chosen"),
+        ("Shares to remove", "a third", "0.1, 0.3"),
+        ("Shares to remove", "", "0.1, 0.3"),
+        ("Calibration text", "", "stdlib"),
+        ("Evaluation text", "seen.txt", "seen.txt"),
+        ("Methods", [], "method"),
+        ("Refits", [], "refit"),
     ],
 )
 def test_what_is_wrong_with_a_field_is_one_line(
@@ -306,7 +306,7 @@ def test_a_method_and_a_refit_that_are_registered_can_be_compared(
         type_in(at, Calibration_text="seen.txt", Evaluation_text="unseen.txt")
         at.run()
         # Two shares, and the dense model.
-        assert "3 models to score" in [each.value for each in at.caption]
+        assert any(each.value.startswith("3 models") for each in at.caption)
         at = click(at, "Start")
         assert errors(at) == []
         order = json.loads((own / ".jobs" / "sweep-1.json").read_text())["order"]
@@ -331,7 +331,7 @@ def test_a_sweep_is_started_and_its_fields_stay(
     at.number_input(key="sweep seeds").set_value(2)
     at.run()
     # Three methods, two refits, two shares, two seeds, and the dense model.
-    assert "25 models to score" in [each.value for each in at.caption]
+    assert any(each.value.startswith("25 models") for each in at.caption)
     expected = fields_of(at)
     at = click(at, "Start")
     assert errors(at) == []
@@ -409,7 +409,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     at = start(own, "pruning", projection=DECODER).run()
     at.button(key="resume gone").click().run()
     (error,) = errors(at)
-    assert "There is no projection 'gone'" in error
+    assert "'gone'" in error
     at.button(key="resume mine").click().run()
     assert errors(at) == []
     (command,) = commands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from projector.layouts.settings import Layout, parse_layout
 from projector.layouts.solvers.online import OnlineTrainer
 from projector.settings import setting
 from projector.terminal.cli import app
-from tests.refused import refused
+from tests.refused import lacking, refused
 
 Checkpoint = Callable[[str], Path]
 ONE_MAP = ("--layers", "0", "--sites", "mlp_post", "--device", "cpu")
@@ -54,6 +55,7 @@ def _seconds(n: int, layout: Settings, device: torch.device) -> float:
     return 1e6
 
 
+NO_DISTANCE = "a ring keeps no distance"
 RING = Objective(
     name="ring",
     help="all on a circle",
@@ -64,7 +66,7 @@ RING = Objective(
     },
     dim=2,
     most_dim=2,
-    lacks={"distances": "a ring keeps no distance"},
+    lacks={"distances": NO_DISTANCE},
     own=("ring",),
     columns=(Column("radius", lambda figures: figures["ring"]["radius"], "{:.2f}"),),
     legend="radius of the ring that a person made up",
@@ -121,7 +123,7 @@ def test_a_registered_objective_is_served_by_every_command(
     model = checkpoint("qwen2")
     for command in ("fit", "layout", "relayout"):
         words = " ".join(run(command, "--help").split())
-        assert "ring: all on a circle." in words.replace("│ │ ", "").replace("│ ", "")
+        assert f"ring: {ring.help}" in words.replace("│ │ ", "").replace("│ ", "")
     fitted = tmp_path / "fitted"
     said = run(
         "fit", model, "--corpus", text_file, *ONE_MAP, "--objective", "ring", "--out", fitted,
@@ -137,7 +139,7 @@ def test_a_registered_objective_is_served_by_every_command(
     figures = value["maps"][0]
     assert figures["ring"]["radius"] == 1.0
     assert figures["stress"] is None
-    assert figures["reasons"]["stress"] == "a ring keeps no distance"
+    assert figures["reasons"]["stress"] == NO_DISTANCE
     assert figures["neighbour_overlap"] is not None
     assert figures["stability"] is not None
 
@@ -153,7 +155,7 @@ def test_a_registered_objective_is_served_by_every_command(
     assert torch.allclose(here.norm(dim=1), torch.ones(len(here)))
     for kind in ("map", "trust"):
         run("plot", fitted, "--kind", kind, "--out", tmp_path / f"{kind}.html")
-    assert "a ring keeps no distance" in (tmp_path / "trust.html").read_text("utf-8")
+    assert NO_DISTANCE in (tmp_path / "trust.html").read_text("utf-8")
 
 
 def test_memory_and_time_are_reckoned_by_the_record(
@@ -199,7 +201,7 @@ def test_its_settings_are_checked_and_named_as_any_others(ring: Objective) -> No
         with pytest.raises(SettingError) as caught:
             Layout(objective="ring", **settings)  # type: ignore[arg-type]
         assert caught.value.setting == wrong
-    assert "[b]ring[/b]: all on a circle." in objective_help()
+    assert f"[b]ring[/b]: {OBJECTIVES['ring'].help}" in objective_help()
     assert "2 for ring" in dim_help()
     assert projector.place(torch.eye(5), objective="ring").shape == (5, 2)
 
@@ -213,11 +215,10 @@ def test_an_objective_may_train_by_a_solver_of_its_own(
 ) -> None:
     for command in ("fit", "layout", "relayout"):
         words = help_of(command)
-        assert "drill, which learns batch by batch, for spring." in words
-        assert "turn for ring, turn for spring." in words
-        assert "Learning rate of adamw or drill." in words
-        assert "Orders other than 2 need adamw." in words
-    assert "Track adamw or drill with tensorboard" in help_of("fit")
+        assert re.search(r"\bdrill\b[^.]* spring\b", words)
+        assert lacking(words, "turn for ring", "turn for spring") == []
+        assert "adamw or drill" in words
+    assert re.search(r"adamw or drill[^.]* tensorboard", help_of("fit"))
 
     fitted = tmp_path / "fitted"
     names = "ring-2d,spring-2d-drill"

@@ -107,8 +107,8 @@ def test_what_is_unknown_is_null_with_its_reason() -> None:
     reasons = values.pop("reasons")
     assert set(values) == set(reasons)  # type: ignore[call-overload]
     assert all(value is None for value in values.values())
-    without_maps = measure(place(rho), rho, Layout(), (rho, rho), no_halves="one map only")
-    assert without_maps.reasons == {"stability": "one map only"}
+    without_maps = measure(place(rho), rho, Layout(), (rho, rho), no_halves="single")
+    assert without_maps.reasons == {"stability": "single"}
     assert without_maps.correlation_stability == 1
     undefined = torch.full((20, 20), torch.nan)
     assert measure(torch.full((20, 3), torch.nan), undefined, Layout()).stress is None

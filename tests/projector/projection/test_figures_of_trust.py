@@ -70,18 +70,18 @@ def test_a_registered_figure_is_told_everywhere(
     told = run("info", tmp_path / "fitted")
     assert "crowd" in told
     assert f"{n:.2f}" in told
-    assert "how many crowd the map" in told
+    assert CROWDING.help in told
     saved = json.loads(run("info", tmp_path / "fitted", "--json"))["maps"][0]
     assert saved["crowding"] == pytest.approx(n / 7)
     assert f"{n:.1f} crowd it" in trust_text(figures)
     assert f"{n:.1f} crowd it" in map_title(projection, 0, "mlp_post")
     picture = stress_figure(projection)
     titles = [each.text for each in picture.layout.annotations]
-    assert "crowding: neurons on the map; lower is better" in titles
+    assert any(title.startswith("crowding: ") for title in titles)
     assert f"{n:.2f}" in str(picture.data[titles.index(titles[-1])].customdata)
     page = {each.name: each for each in trust_figures(figures, None, 3)}
     assert page["Crowding"].value == f"{n} neurons"
-    assert page["Crowding"].meaning == "So many stand in 3 dimensions."
+    assert "3 dimensions" in page["Crowding"].meaning
 
 
 def test_a_projection_from_before_a_figure_shows_it_absent_with_a_reason(
@@ -92,15 +92,16 @@ def test_a_projection_from_before_a_figure_shows_it_absent_with_a_reason(
         before = projector.Projection.load(tmp_path / "fitted")
         figures = before.figures(0, "mlp_post")
         assert figures["crowding"] is None
-        assert "did not measure it" in figures["reasons"]["crowding"]
+        reason = figures["reasons"]["crowding"]
+        assert reason
         assert "crowd it" not in trust_text(figures)
         assert "crowd" in run("info", tmp_path / "fitted")
         saved = json.loads(run("info", tmp_path / "fitted", "--json"))["maps"][0]
         assert saved["crowding"] is None
-        assert "did not measure it" in str(stress_figure(before).data[-1].customdata)
+        assert reason in str(stress_figure(before).data[-1].customdata)
         page = {each.name: each for each in trust_figures(figures, None, 3)}
         assert page["Crowding"].value == "–"
-        assert "did not measure it" in page["Crowding"].meaning
+        assert reason in page["Crowding"].meaning
         # One that was in memory when the figure was registered lacks it too.
         assert projection.figures(0, "mlp_post").get("crowding") is None
         assert trust_figures(projection.figures(0, "mlp_post"), None, 3)

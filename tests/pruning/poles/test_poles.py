@@ -441,11 +441,11 @@ def test_validity_that_can_not_be_given_says_why(monkeypatch: pytest.MonkeyPatch
         assert value is None
         return why
 
-    assert reason(points, none) == "the map has no pole"
-    assert reason(points, one) == "the map has only one pole, and validity compares poles"
+    assert "no pole" in reason(points, none)
+    assert "one pole" in reason(points, one)
     assert "coincide" in reason(np.zeros((20, 2)), two)
     monkeypatch.setattr("pruning.poles.validity._MOST_PAIRS", 199)
-    assert "the largest pole has 10 neurons" in reason(points, two)
+    assert "10 neurons" in reason(points, two)
 
 
 # refusals

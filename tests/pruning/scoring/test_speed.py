@@ -131,7 +131,7 @@ def test_unlike_models_are_compared_and_it_says_so() -> None:
     notes = " ".join(compare(build("gpt2"), other).notes)
     assert "GPT2LMHeadModel against Qwen2ForCausalLM" in notes
     assert "vocabularies of 320 and 500" in notes
-    assert "computed in float32 and bfloat16" in notes
+    assert "float32 and bfloat16" in notes
 
 
 def test_figures_are_json() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from projector.errors import UserError
 from pruning.scoring.tasks import TaskResult, check_installed, run_tasks
 from tests.families import build
 from tests.refused import refused, refused_naming
@@ -79,22 +78,20 @@ def test_every_metric_is_a_row(harness: dict[str, Any], tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("answer", "names"),
     [
-        (KeyError("no\nsuch task"), "can't run hellaswag: KeyError: 'no"),
+        (KeyError("no\nsuch task"), "KeyError: 'no"),
         (ConnectionError("no route\nto host"), "ConnectionError: no route to host"),
-        (None, "returned no result"),
-        ({"results": {}}, "returned no result"),
+        (None, "result"),
+        ({"results": {}}, "result"),
     ],
 )
 def test_what_goes_wrong_inside_is_one_line(
-    harness: dict[str, Any], tokenizer: Any, answer: Any, message: str
+    harness: dict[str, Any], tokenizer: Any, answer: Any, names: str
 ) -> None:
     harness["answer"] = answer
-    with pytest.raises(UserError) as caught:
+    with refused_naming("lm-evaluation-harness", names):
         run_tasks(build("qwen2"), tokenizer, ["hellaswag"])
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_without_the_harness_it_says_how_to_install_it(

@@ -15,7 +15,7 @@ from pruning.sweep.figure import report_figure
 from pruning.sweep.report import DENSE, NOT_APPLICABLE, PruningReport
 from pruning.terminal.tables import report_table
 from tests.pruning.sweep.test_report import NAME, full, made, row
-from tests.refused import refused_naming
+from tests.refused import lacking, refused_naming
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
@@ -100,16 +100,14 @@ def test_a_point_tells_what_it_is() -> None:
         trace.name: [data[1] for data in trace.customdata] for trace in report_figure(report).data
     }
     assert told["flap, none"][0] == "<b>dense model</b><br>perplexity 7.000"
-    assert told["flap, none"][1] == (
-        "<b>flap</b>, refit none<br>12.5% of the MLP neurons removed<br>7.0% of all parameters"
-        "<br>perplexity 8.000 (1 seed)"
-    )
+    names = ("<b>flap</b>, refit none<br>", "<br>7.0% ", "<br>perplexity 8.000 (1 seed)")
+    assert lacking(told["flap, none"][1], *names, "<br>12.5% of the MLP neurons") == []
     # 12 + (0, 0.2, 0.8).
     assert any(t.endswith("<br>perplexity 12.333 ± 0.416 (3 seeds)") for t in told["obs, none"])
 
 
 def test_the_title_counts_its_seeds() -> None:
-    assert "bars are one standard deviation over 3 seeds" in report_figure(full()).layout.title.text
+    assert "3 seeds" in report_figure(full()).layout.title.text
     alone = made(row(DENSE, sparsity=0.0, perplexity=7.0), row())
     assert report_figure(alone).layout.title.text.endswith("; 1 seed</sup>")
 

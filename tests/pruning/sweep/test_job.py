@@ -398,7 +398,8 @@ def test_layers_of_a_seed_that_is_done_are_removed(
     both = ["seed-0", "seed-1"]
     if with_winners:
         assert there["Sweeping"][-1] == both
-        assert there["Scoring winners on all windows"][-1] == ["seed-1"]
+        (last,) = (found for stage, found in there.items() if "winners" in stage)
+        assert last[-1] == ["seed-1"]
     else:
         assert ["seed-0"] in there["Sweeping"]
         assert there["Sweeping"][-1] == ["seed-1"]
@@ -562,7 +563,7 @@ def test_what_can_not_be_is_a_row_with_the_reason(
     for row in report.rows:
         if row.refit == "bias":
             assert (row.status, row.perplexity, row.n_tokens) == (NOT_APPLICABLE, None, 0)
-            assert "Qwen2ForCausalLM has no place for a bias" in row.reason
+            assert "Qwen2ForCausalLM" in row.reason
         else:
             assert (row.status, row.reason) == (OK, "")
             assert row.perplexity is not None
@@ -723,7 +724,7 @@ def test_a_broken_model_is_null_with_the_reason(
     assert rows
     for row in rows:
         assert row.perplexity is row.bits_per_byte is None
-        assert "not finite in 3 of 3 windows" in row.reason
+        assert "3 of 3 windows" in row.reason
     assert report.winners("like.txt") == []
     assert "NaN" not in (tmp_path / "out" / JSON_FILE).read_text(encoding="utf-8")
 

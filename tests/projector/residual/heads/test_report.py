@@ -62,7 +62,7 @@ def test_a_part_that_fails_does_not_lose_the_scores(
     monkeypatch.setattr(f"projector.residual.heads.{name}", fail)
     found = heads(subject_of("llama"), [3, 4, 5], show="1.0", **QUICK)
     assert len(found.scores.rows) == 8
-    assert any("two devices at least" in reason for reason in found.reasons)
+    assert any("two devices" in reason for reason in found.reasons)
     parts = {name: getattr(found, name) for name in ("compositions", "pairs", "virtual", "prompt")}
     assert [name for name, part in parts.items() if not part] == ([lost] if lost else [])
     assert (found.scores.rows[0].copying is None) == (lost is None)

@@ -50,7 +50,7 @@ def test_a_folder_of_two_prompts(checkpoint: Callable[[str], Path], tmp_path: Pa
         "random",
         "chance",
         "token 3",
-        "layer-time.html in a browser",
+        "layer-time.html",
         "projector layer-time",
     ):
         assert words in shown

@@ -23,6 +23,7 @@ from projector.residual.particles.states import collect_states
 from projector.residual.subject import Subject
 from tests.conftest import make_text
 from tests.families import N_HIDDEN, N_LAYERS, build
+from tests.refused import refused_naming
 
 TINY = {"n_particles": 32, "width": 4, "steps": 6, "max_tokens": 400}
 
@@ -139,7 +140,7 @@ def test_scores_stand_beside_their_baselines(trained: Trained) -> None:
         assert each.pca_same_size >= each.pca_width - 1e-6
         assert set(each.margins) == set(COMPARED)
     assert found.n_tokens > found.n_sequences > 0
-    assert found.held_out == "other documents of the corpus"
+    assert "documents" in found.held_out
 
 
 def test_a_useless_autoencoder_is_warned_of(subject: Subject) -> None:
@@ -155,7 +156,7 @@ def test_a_useless_autoencoder_is_warned_of(subject: Subject) -> None:
 
 def test_a_single_document_is_cut_to_hold_out_its_end(subject: Subject, text: str) -> None:
     found = train_autoencoder(subject, [text], **TINY)
-    assert found.evaluation.held_out == "the last tenth of the corpus's one document"
+    assert "one document" in found.evaluation.held_out
     with pytest.raises(UserError):
         train_autoencoder(subject, ["kalo"], **TINY)
     with pytest.raises(SettingError) as error:
@@ -320,10 +321,8 @@ def test_an_older_file_is_refused_in_one_line(tmp_path: Path, trained: Trained) 
     content = json.loads(place.read_text(encoding="utf-8"))
     content["format_version"] = 1
     place.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError) as error:
+    with refused_naming(place, "version 1"):
         Trained.load(tmp_path / "a")
-    assert "train the autoencoder again" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert"])
