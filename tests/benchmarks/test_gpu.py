@@ -113,7 +113,7 @@ def test_what_fails_keeps_what_was_told_before(
     first, second = gpu.rows_of(part, False, told, why)
     assert first == planned(FULL)[0].measured([5.0, 2.0, 3.0], "note")
     assert (first.is_met, second.is_met) == (True, None)
-    assert second.unmeasured == reason
+    assert reason in str(second.unmeasured)
 
 
 @pytest.mark.parametrize("takes_long", [True, False])
