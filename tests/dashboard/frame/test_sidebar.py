@@ -165,7 +165,7 @@ def notes(at: AppTest) -> list[str]:
     [
         ({"layer": 77}, ["no layer 77", "layer 0 is shown"], ("neuron",)),
         ({"layer": "x"}, ["layer 'x' can't be read", "layer 0"], ()),
-        ({"neuron": 999}, ["no neuron 999"], ("neuron",)),
+        ({"neuron": 999}, ["neuron 999"], ("neuron",)),
         ({"site": "moon"}, ["no site 'moon'", "MLP neurons"], ()),
         ({"pole": 999, "grouping": GROUPING}, ["no pole 999"], ("pole",)),
         ({"grouping": "correlation,99"}, ["'correlation,99' can't be read"], ("grouping",)),
@@ -211,7 +211,7 @@ def test_a_neuron_is_found_by_its_name(open_page: Open) -> None:
     assert link(at)["layer"] == "1"
     assert "neuron" not in link(at)
     at.sidebar.text_input(key="search").set_value("L0 N999").run()
-    assert any("no neuron 999" in each.value for each in at.sidebar.caption)
+    assert any("neuron 999" in each.value for each in at.sidebar.caption)
 
 
 def test_a_word_lists_what_fires_on_it(copied: Callable[..., Path], start: Open) -> None:

@@ -92,6 +92,7 @@ def test_a_card_lists_the_partners_beside_the_level_by_chance(shown: Path, start
         assert text in said(at)
     for text in ("1,234 tokens", "last one"):
         assert text in said(at)
+    assert said(at).count("control of single neurons") == 0
     # A neuron without correlations, and a site without partners.
     dead = start(shown, "neuron", **params | {"neuron": 9, "layer": 0}).run()
     assert links(dead, "L1 N") == []

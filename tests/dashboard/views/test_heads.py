@@ -196,7 +196,7 @@ def test_a_model_whose_heads_are_not_known_says_so(
 def test_a_head_that_is_not_there_is_said(open_page: Open, prompt: str) -> None:
     at = open_page("heads", head=999, prompt=prompt)
     assert errors(at) == []
-    assert any("no head 999" in each.value for each in at.warning)
+    assert any("head 999" in each.value for each in at.warning)
     assert "head" not in link(at)
     assert any("Click a head" in each.value for each in at.info)
 
@@ -207,7 +207,7 @@ def test_a_head_that_is_not_there_is_said_where_scoring_was_stopped(
     monkeypatch.setattr(head_grid, "unless_stopped", lambda *_: None)
     at = open_page("heads", head=999, prompt=prompt)
     assert errors(at) == []
-    assert any("no head 999" in each.value for each in at.warning)
+    assert any("head 999" in each.value for each in at.warning)
     assert "head" not in link(at)
 
 

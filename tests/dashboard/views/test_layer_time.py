@@ -67,7 +67,7 @@ def test_two_prompts_are_placed_at_once(open_page: Open) -> None:
     # Nothing was typed: it says so, because the page stays as it was.
     click(at, "Run")
     assert len(errors(at)) == 1
-    assert "is empty" in errors(at)[0]
+    assert "empty" in errors(at)[0]
     ask(at, TEXT, n_new=0, other=OTHER)
     assert errors(at) == []
     # Of both prompts, each frame's figures beside their controls.
@@ -244,7 +244,7 @@ def test_wrong_fields_are_one_line_each(open_page: Open, ordered: Ordered) -> No
     at.segmented_control(key="layer-time fit").set_value("corpus").run()
     at.text_input(key="layer-time corpus").set_value("/etc/passwd").run()
     (error,) = errors(at)
-    assert "no text" in error
+    assert "/etc/passwd" in error
     # What can't be fitted on a corpus has no such field, and forgets it.
     at.segmented_control(key="layer-time reduction").set_value("stress").run()
     assert errors(at) == []

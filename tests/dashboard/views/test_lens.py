@@ -244,6 +244,6 @@ def test_a_chosen_head_is_marked_and_can_be_ablated(
 def test_a_head_that_is_not_there_is_said(open_page: Open, prompt: str) -> None:
     at = open_page("lens", head=99, prompt=prompt)
     assert errors(at) == []
-    assert any("no head 99" in each.value for each in at.warning)
+    assert any("head 99" in each.value for each in at.warning)
     assert "head" not in link(at)
     assert not any("H99" in each.label for each in at.expander)

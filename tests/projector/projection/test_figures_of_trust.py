@@ -70,14 +70,14 @@ def test_a_registered_figure_is_told_everywhere(
     told = run("info", tmp_path / "fitted")
     assert "crowd" in told
     assert f"{n:.2f}" in told
-    assert CROWDING.help in told
+    assert CROWDING.legend in told
     saved = json.loads(run("info", tmp_path / "fitted", "--json"))["maps"][0]
     assert saved["crowding"] == pytest.approx(n / 7)
     assert f"{n:.1f} crowd it" in trust_text(figures)
     assert f"{n:.1f} crowd it" in map_title(projection, 0, "mlp_post")
     picture = stress_figure(projection)
     titles = [each.text for each in picture.layout.annotations]
-    assert any(title.startswith("crowding: ") for title in titles)
+    assert any(title.startswith(CROWDING.strip) for title in titles)
     assert f"{n:.2f}" in str(picture.data[titles.index(titles[-1])].customdata)
     page = {each.name: each for each in trust_figures(figures, None, 3)}
     assert page["Crowding"].value == f"{n} neurons"

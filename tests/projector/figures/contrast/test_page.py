@@ -59,6 +59,7 @@ def test_the_panels_hold_every_place_and_the_nulls(has_mid: bool) -> None:
         bands = [each for each in figure.data if each.name == name and each.fill is not None]
         assert [len(each.x) for each in bands] == [2, 2 * n_inside]
     # No variance at the embedding has no place on a logarithmic axis, and is told in words.
+    assert re.search(r"variance is 0\b", contrast_page(found))
     assert [len(each.x) for each in _traces(figure, "code")] == [n_inside, n_inside]
     assert [len(each.x) for each in _traces(figure, "docstrings")] == [1, n_inside, 1, n_inside]
     assert {shape.x0 for shape in figure.layout.shapes} == {2}

@@ -66,6 +66,7 @@ def test_a_person_reads_kinds_beside_chance(checkpoint: Callable[[str], Path]) -
     places = re.findall(r"‘[^’]+’ (\d+) → ‘[^’]+’ (\d+) (0\.\d\d|1\.00)", found[1])
     assert len(places) == 6
     assert all(0 < int(column) <= int(row) for row, column, _ in places)
+    assert "first token" in text
 
 
 def test_a_head_on_the_first_token_alone_is_told(
