@@ -1,4 +1,4 @@
-"""What the README's figures of speed are made with; each prints a table."""
+"""Benchmarks behind the documentation's figures; each prints a table."""
 
 from projector.environment import prepare_environment
 

@@ -1,4 +1,4 @@
-"""The straightforward way to positions, which the solver's speed is measured against.
+"""A straightforward way to find positions, as a baseline for the solver's speed.
 
 Autograd over the N × N × d tensor of differences, AdamW with a learning rate of 0.003, from a
 uniform start in a cube of side √N.
@@ -15,7 +15,7 @@ from torch import Tensor
 from projector.layouts.kernels import Distances, guttman_transform
 
 LEARNING_RATE = 3e-3
-# A loop that gains less than a thousandth in so many steps has come to its end.
+# The loop has converged if it gains less than a thousandth in this many steps.
 _STALLED_AFTER = 500
 _STALLED_GAIN = 1e-3
 
@@ -47,7 +47,7 @@ class StraightforwardLoop:
 
 @dataclass(frozen=True)
 class Course:
-    """How the loop's stress falls: ``n_steps`` until ``stress``, and whether that was asked for."""
+    """The loop's progress: ``n_steps`` until ``stress``, and whether that is the target."""
 
     n_steps: int
     stress: float
@@ -55,9 +55,9 @@ class Course:
 
 
 class SameLoop:
-    """The same steps to rounding, with the gradient that the one-pass form gives.
+    """The same steps up to rounding, with the gradient of the one-pass form.
 
-    It tells in minutes how many steps the straightforward loop takes.
+    It counts in minutes how many steps the straightforward loop takes.
     """
 
     def __init__(self, target: Tensor, start: Tensor) -> None:
@@ -77,7 +77,7 @@ class SameLoop:
 
 
 def count_steps(target: Tensor, start: Tensor, stress: float, max_steps: int) -> Course:
-    """Steps of the loop until its stress is at most ``stress``, or it gains nothing any more."""
+    """Count the loop's steps until its stress is at most ``stress``, or it has converged."""
     loop = SameLoop(target, start)
     least_before = now = math.inf
     for n_steps in range(max_steps + 1):

@@ -1,4 +1,4 @@
-"""What a fit must compute and move: ``python -m benchmarks.counts``.
+"""Count the operations and bytes of a fit: ``python -m benchmarks.counts``.
 
 A multiplication and an addition count as two operations, a square root and its reciprocal as one.
 """
@@ -18,7 +18,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model; N is the intermediate size, whose neurons are placed."""
+    """The shape of a model; N is the intermediate size, whose neurons are placed."""
 
     name: str
     hidden: int
@@ -35,7 +35,9 @@ SHAPES = (
 
 
 def forward_operations(shape: Shape) -> int:
-    """Of one token through all blocks, without the head: projections, attention, gated MLP."""
+    """Operations for one token through all blocks, without the head: projections, attention, gated
+    MLP.
+    """
     h, q, kv = shape.hidden, shape.query_width, shape.key_width
     projections = 2 * h * (q + 2 * kv) + 2 * q * h
     # Scores and weighted values; a causal token sees half the sequence, but a block computes all.
@@ -45,21 +47,24 @@ def forward_operations(shape: Shape) -> int:
 
 
 def forward_bytes(shape: Shape) -> float:
-    """Of one token in float32: what each product reads and writes, and its share of the weights."""
+    """Bytes for one token in float32: the inputs and outputs of each product, and its share of
+    weights.
+    """
     h, q, kv, n = shape.hidden, shape.query_width, shape.key_width, shape.intermediate
     weights = h * (q + 2 * kv) + q * h + 3 * h * n
-    # Into and out of: query, key and value; attention's output; gate and up; their product; down.
+    # Inputs and outputs of query, key and value; attention's output; gate and up; their product;
+    # down.
     activations = (h + q + 2 * kv) + (q + h) + (h + 2 * n) + 3 * n + (n + h)
     return 4 * shape.n_layers * (weights / (SEQUENCE * BATCH) + activations)
 
 
 def covariance_operations(shape: Shape) -> int:
-    """Of one token: half of XᵀX of its row in each layer."""
+    """Operations for one token: half of XᵀX of its row in each layer."""
     return shape.n_layers * shape.intermediate * (shape.intermediate + 1)
 
 
 def covariance_bytes(shape: Shape) -> float:
-    """Of one token: its activations, read once, and its share of adding a batch's product.
+    """Bytes for one token: its activations, read once, and its share of adding a batch's product.
 
     The product is written and read in float32, the float64 sums are read and written: 24 bytes an
     entry.
@@ -69,7 +74,7 @@ def covariance_bytes(shape: Shape) -> float:
 
 
 def pass_operations(n: int, dim: int = DIM) -> int:
-    """Of one pass over one map, each pair once.
+    """Operations of one pass over one map, with each pair once.
 
     A pair costs d differences, their squares and sum 2d, a reciprocal root, the distance, the
     misfit, its square and sum 2, the pull 1, and 4(d + 1) to add it to both neurons' sums.
@@ -78,24 +83,25 @@ def pass_operations(n: int, dim: int = DIM) -> int:
 
 
 def pass_bytes(n: int, dim: int = DIM) -> int:
-    """Of one pass over one map: half the matrix in float32, and positions in and out."""
+    """Bytes of one pass over one map: half the matrix in float32, and positions in and out."""
     return 4 * n * (n + 1) // 2 + 8 * n * dim
 
 
 def matrix_free_operations(n: int, n_tokens: int, dim: int = DIM) -> int:
-    """Of one pass: half of Z·Zᵀ, and what a pass costs."""
+    """Operations of one matrix-free pass: half of Z·Zᵀ, and those of a pass."""
     return n * (n + 1) * n_tokens + pass_operations(n, dim)
 
 
 def matrix_free_bytes(n: int, n_tokens: int, side: int = 128) -> int:
-    """Of one pass in float16 with tiles of ``side``: each tile's rows and columns, if none is met
-    in cache; at least n·T·2."""
+    """Bytes of one pass in float16 with tiles of ``side``: each tile's rows and columns, without
+    cache hits; at least n·T·2.
+    """
     n_blocks = -(-n // side)
     return n_blocks * (n_blocks + 1) // 2 * 2 * side * n_tokens * 2
 
 
 def text(value: float) -> str:
-    """With a prefix: 12.3 G."""
+    """A number with a prefix, such as 12.3 G."""
     for prefix in ("", "k", "M", "G", "T", "P"):
         if value < 1000:
             return f"{value:.3g} {prefix}".strip()

@@ -1,4 +1,4 @@
-"""How fast the dashboard is, in headless Chromium: ``python -m benchmarks.dashboard``.
+"""Measure the dashboard's speed in headless Chromium: ``python -m benchmarks.dashboard``.
 
 Models of random weights and projections of random positions are made up, the real app is started
 on them, and the browser's own clock tells when what was asked for is on the screen: the second
@@ -40,7 +40,7 @@ from projector.projection.projection import PlacedLayout, Projection
 from projector.projection.provenance import layout_settings, model_facts, versions
 from projector.sites import map_name
 
-# As many as the bundled model has, and what the targets are for.
+# The bundled model's number of neurons, for which the targets are.
 SIZES = (768, 5_000, 20_000)
 N_LAYERS = 30
 SITE = "mlp_post"
@@ -53,7 +53,7 @@ _FLAGS = (
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 )
-# Watches the map: when a key or button was pressed, and when what is drawn has changed.
+# Watches the map: when a key or button was pressed, and when the picture has changed.
 _WATCH = """
 window.pressedAt = 0;
 window.seen = [];
@@ -73,7 +73,7 @@ window.follow = (map) => {
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row of the table: medians, and all that they are of."""
+    """One row of the table: the median, and all values."""
 
     what: str
     n_neurons: int
@@ -127,7 +127,7 @@ def make_projection(folder: Path, n_neurons: int) -> None:
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """The app on a folder that :func:`make_projection` filled; its address."""
+    """Start the app on a folder from :func:`make_projection`, and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -196,7 +196,7 @@ def _open(browser: Browser, address: str) -> Page:
 
 
 def _seconds_until(page: Page, name: str, before: str) -> float:
-    """From the press to the first picture in which ``name`` is another than ``before``."""
+    """Seconds from the press to the first picture in which ``name`` differs from ``before``."""
     script = (
         "([name, before]) => { const found = window.seen.find((s) => s[name] !== before);"
         " return found ? found.at - window.pressedAt : null; }"
@@ -217,7 +217,7 @@ def _press(page: Page, target: Locator, key: str, name: str) -> float:
 
 
 def time_first_screen(browser: Browser, folder: Path, n_times: int) -> list[float]:
-    """Seconds from the command to the map, each with a server and a browser page of its own."""
+    """Seconds from the command to the map, each time with a new server and browser page."""
     found = []
     for _ in range(n_times):
         began = time.monotonic()
@@ -244,7 +244,7 @@ def time_page(browser: Browser, url: str, n_times: int) -> list[float]:
 
 
 def time_layers(browser: Browser, url: str, n_times: int) -> tuple[list[float], list[float]]:
-    """Seconds to another layer: one that was not looked at before, and one that was."""
+    """Seconds to switch to another layer: a layer not seen before, and a layer seen before."""
     page = _open(browser, f"{url}/map")
     slider = page.get_by_role("slider", name="Layer")
     first = [_press(page, slider, "ArrowRight", "shown") for _ in range(9)]
@@ -275,7 +275,7 @@ def time_overview(browser: Browser, url: str, n_times: int) -> list[float]:
 
 
 def open_prompt(browser: Browser, url: str) -> Page:
-    """The page of a prompt that was run."""
+    """Open the page of a prompt that has run."""
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.add_init_script(_WATCH)
     page.goto(f"{url}/prompt")
@@ -289,7 +289,7 @@ def open_prompt(browser: Browser, url: str) -> Page:
 
 
 def time_tokens(page: Page, n_times: int) -> list[float]:
-    """Seconds to the next token, from the first one on: the page opens on the last."""
+    """Seconds to the next token, from the first token on; the page opens on the last."""
     overlay = page.locator(".neuron-map .overlay")
     overlay.press("Home")
     _until(lambda: _drawn(page)["token"] == "0")
@@ -298,7 +298,7 @@ def time_tokens(page: Page, n_times: int) -> list[float]:
 
 
 def time_playback(page: Page, n_times: int, rate: int = 30) -> list[float]:
-    """Tokens a second that are seen, where ``rate`` are asked for."""
+    """Tokens per second that are drawn, for a requested ``rate``."""
     found = []
     page.get_by_label("Tokens per second").select_option(str(rate))
     for _ in range(n_times):
@@ -309,7 +309,7 @@ def time_playback(page: Page, n_times: int, rate: int = 30) -> list[float]:
         overlay.press(" ")
         _until(lambda: int(_drawn(page)["token"]) >= N_TOKENS_PLAYED)
         overlay.press(" ")
-        # Of each token the first picture.
+        # The first picture of each token.
         times = page.evaluate(
             "() => { const first = new Map(); for (const s of window.seen)"
             " if (!first.has(s.token)) first.set(s.token, s.at); return [...first.values()]; }"
@@ -320,7 +320,7 @@ def time_playback(page: Page, n_times: int, rate: int = 30) -> list[float]:
 
 
 def measure(browser: Browser, n_neurons: int, n_times: int) -> list[Measurement]:
-    """All of one size."""
+    """All measurements for one size."""
     within = 0.3 if n_neurons <= 5_000 else 1.0
     found = []
 
@@ -371,10 +371,13 @@ def table(rows: Sequence[Measurement]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7, help="Of every measurement.")
+    parser.add_argument("--repeats", type=int, default=7, help="Repetitions of each measurement.")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="Neurons.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/dashboard.json"), help="JSON file."
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/dashboard.json"),
+        help="JSON file to write.",
     )
     given = parser.parse_args(arguments)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -1,4 +1,4 @@
-"""What a fit costs beside the model's own forward passes: ``python -m benchmarks.fit``.
+"""Compare a fit's time with the model's forward passes: ``python -m benchmarks.fit``.
 
 The whole of ``projector fit`` is timed, stage by stage, and the bare forward passes over the very
 same batches before and after it, so that both meet the same machine. Models: the bundled one on the
@@ -34,9 +34,9 @@ from projector.model.loading import BUNDLED, LoadedModel, load_model
 CORPUS = "stdlib:heldout"
 N_TOKENS = 200_000
 MOST_RATIO = 2.0
-# What examples may add, of a fit without them.
+# Target for the time that examples add, as a share of a fit without them.
 MOST_OF_EXAMPLES = 0.1
-# Of time against tokens, doubly logarithmic.
+# Target for the slope of time against tokens, on logarithmic axes.
 MOST_SLOPE = 1.05
 WRITING = "Writing"
 
@@ -55,7 +55,7 @@ class Row:
 
 
 class Stages:
-    """Progress that keeps the seconds of every stage."""
+    """Progress that records the seconds of every stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -70,14 +70,14 @@ class Stages:
         pass
 
     def end(self) -> None:
-        """What follows a stage, until the next begins, is the writing of what it found."""
+        """The time after a stage, until the next begins, is for writing its results."""
         now = time.perf_counter()
         self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._began
         self._stage, self._began = WRITING, now
 
 
 def forward_seconds(job: Job) -> float:
-    """The model alone over all batches, each made as the fit makes it."""
+    """Seconds of the model alone over all batches, made as in a fit."""
     device = next(job.trunk.parameters()).device
     _wait(device)
     began = time.perf_counter()
@@ -104,10 +104,10 @@ def fit_seconds(
     layouts: Sequence[Layout] | None = None,
     keep_examples: bool = True,
 ) -> tuple[Job, dict[str, float]]:
-    """What the command does, but for importing its libraries; seconds by stage.
+    """Seconds of the command by stage, without importing libraries.
 
     Args:
-        layouts: None for those of a fit that is asked for none.
+        layouts: None for a fit's default layouts.
     """
     stages = Stages()
     stages.begin("Loading the model", None, "")
@@ -128,7 +128,7 @@ def measure(
     """All stages of fits over ``n_tokens``, and the forward passes."""
     bare: list[float] = []
     found: dict[str, list[float]] = {}
-    # Not counted: kernels are compiled and the libraries' pages read.
+    # Not counted: compiles kernels and reads the libraries' pages.
     job, _ = fit_seconds(load, n_tokens)
     before = forward_seconds(job)
     for i in range(n_times):
@@ -154,7 +154,7 @@ def measure(
 def additions(
     name: str, load: Callable[[], str | LoadedModel], n_tokens: int, n_times: int
 ) -> list[Row]:
-    """What examples and each further layout add to a fit of one layout, without examples.
+    """The time that examples and each further layout add to a fit of one layout without examples.
 
     Shares are of that fit's time for running the model, placing and writing: loading the model and
     reading the corpus are the same for all.
@@ -184,7 +184,7 @@ def additions(
 
 
 def growth(load: Callable[[], str | LoadedModel], sizes: Sequence[int], n_times: int) -> Row:
-    """The slope of time against tokens of the stage that depends on them."""
+    """The slope of time against tokens, for the stage that depends on tokens."""
     seconds: list[list[float]] = [[] for _ in sizes]
     for _ in range(n_times):
         for values, n_tokens in zip(seconds, sizes, strict=True):
@@ -239,10 +239,10 @@ def table(rows: Sequence[Row]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--repeats", type=int, default=5, help="Repetitions of each measurement.")
     parser.add_argument("--tokens", type=int, default=N_TOKENS, help="Tokens of a fit.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/fit.json"), help="JSON file."
+        "--out", type=Path, default=Path("runs/benchmarks/fit.json"), help="JSON file to write."
     )
     given = parser.parse_args(arguments)
     machine = describe_machine()

@@ -1,4 +1,4 @@
-"""Everything that a GPU alone can show, in at most 8 minutes: ``python -m benchmarks.gpu``.
+"""All measurements that need a GPU, in at most 8 minutes: ``python -m benchmarks.gpu``.
 
 It runs the tests marked ``gpu``, times both Triton kernels beside a copy and a product in float16,
 and times whole fits of a model with random weights, in the shape of Qwen2.5-0.5B, beside its bare
@@ -29,12 +29,12 @@ from benchmarks.results import describe_machine
 from projector.projection.provenance import versions
 
 MINUTES = 8.0
-# Of a part, what its process needs to start and to end.
+# Seconds that a part's process needs to start and to end.
 _AROUND_S = 5.0
 
 
 def measure_here(part: Part, is_toy: bool, seconds: float, told: Path) -> str | None:
-    """Measure one part in this process, and write each row as it is found.
+    """Measure one part in this process, and write each row when it is measured.
 
     Args:
         told: a file, of which each line is a row.
@@ -59,7 +59,7 @@ def measure_here(part: Part, is_toy: bool, seconds: float, told: Path) -> str | 
 
 
 def measure_apart(part: Part, is_toy: bool, seconds: float, told: Path) -> str | None:
-    """As :func:`measure_here`, in a process of its own: an error on a GPU spoils a process."""
+    """Run :func:`measure_here` in a separate process, because a GPU error ends its process."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--part", part.name, str(told)]
     command += ["--seconds", f"{seconds - _AROUND_S:.1f}", *(["--toy"] if is_toy else [])]
     environment = dict(os.environ)
@@ -84,7 +84,7 @@ def measure_apart(part: Part, is_toy: bool, seconds: float, told: Path) -> str |
 
 
 def rows_of(part: Part, is_toy: bool, told: Path, why: str | None) -> list[Row]:
-    """The rows that the part planned, each as it was told last, or with the reason."""
+    """The part's planned rows, each with its last values or the reason for missing values."""
     found: dict[tuple[str, str], Row] = {}
     if told.exists():
         for line in told.read_text(encoding="utf-8").splitlines():
@@ -93,7 +93,7 @@ def rows_of(part: Part, is_toy: bool, told: Path, why: str | None) -> list[Row]:
     plan = part.plan(TOY if is_toy else FULL)
     reason = why or "its part told nothing of it"
     rows = [found.get((row.what, row.size), replace(row, unmeasured=reason)) for row in plan]
-    # At sizes of no meaning nothing is aimed at.
+    # Toy sizes have no targets.
     return [replace(row, target=None) for row in rows] if is_toy else rows
 
 
@@ -103,14 +103,14 @@ def measure(
     run: Callable[[Part, bool, float, Path], str | None] = measure_apart,
     parts: Sequence[Part] = PARTS,
 ) -> list[Row]:
-    """All rows of all parts; a part that the time left is too short for is left out."""
+    """All rows of all parts; parts that don't fit in the remaining time are skipped."""
     end = time.monotonic() + 60 * minutes
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for i, part in enumerate(parts):
             print(f"  {part.name} …", file=sys.stderr, flush=True)
             told = Path(folder) / f"{part.name}.jsonl"
-            # What comes after keeps what it needs.
+            # Later parts keep the time that they need.
             left = end - time.monotonic() - sum(later.needs_s for later in parts[i + 1 :])
             why: str | None
             if left < part.needs_s:
@@ -124,7 +124,7 @@ def measure(
 
 
 def describe_gpu() -> dict[str, Any]:
-    """The device, and what drives it; empty without one."""
+    """The device and its driver; empty without a device."""
     if not torch.cuda.is_available():
         return {}
     properties = torch.cuda.get_device_properties(0)
@@ -138,7 +138,10 @@ def describe_gpu() -> dict[str, Any]:
 
 
 def triton_version() -> str | None:
-    """The installed version. Triton is not imported: it decides then whether to interpret."""
+    """The installed version.
+
+    Triton isn't imported, because it would decide then whether to interpret.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -187,7 +190,9 @@ def main(
 ) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu.json"), help="JSON file.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/gpu.json"), help="JSON file to write."
+    )
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help="No part is begun that would take longer."
     )

@@ -1,4 +1,4 @@
-"""The parts of ``python -m benchmarks.gpu``: what each plans to measure, and how.
+"""The parts of ``python -m benchmarks.gpu``, with their plans and measurements.
 
 Each runs in a process of its own and tells a figure as soon as it has it, so that one that fails or
 takes too long loses no more than what it has not yet told.
@@ -28,9 +28,9 @@ from projector.statistics.correlations import Correlations, MatrixFree
 
 ROOT = Path(__file__).parents[1]
 DIM = 3
-# Of copy bandwidth and of the matrix rate, what the kernels are to reach.
+# Shares of copy bandwidth and of the matrix rate that the kernels should reach.
 LEAST_OF_BANDWIDTH, LEAST_OF_RATE = 0.6, 0.4
-# Of a fit, a stage that takes less is not told.
+# Stages of a fit that take less are not reported.
 _LEAST_TOLD_S = 0.005
 INTERPRETED = "tests/projector/layouts/kernels/interpreted_triton.py"
 
@@ -40,7 +40,7 @@ def _device() -> torch.device:
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Of the device, by its own clock."""
+    """Seconds of the device, by its clock."""
     if device.type != "cuda":
         began = time.perf_counter()
         run()
@@ -56,7 +56,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 def _side_by_side(
     runs: Sequence[Callable[[], Any]], repeats: int, device: torch.device
 ) -> list[list[float]]:
-    """Seconds of each, by turns, so that all meet the same machine; the first turns don't count."""
+    """Seconds of each, in turns, so that all run under the same load; first turns don't count."""
     found: list[list[float]] = [[] for _ in runs]
     for i in range(repeats + 2):
         for values, run in zip(found, runs, strict=True):
@@ -182,7 +182,7 @@ def _measure_tests(sizes: Sizes, until: float) -> Iterator[Row]:
 
 
 def count_tests(report: str) -> tuple[int, list[str], int]:
-    """How many passed, which failed, and how many were skipped, by pytest's XML."""
+    """The numbers of passed and skipped tests, and the failed tests, from pytest's XML."""
     n_passed, failed, n_skipped = 0, [], 0
     for case in ET.fromstring(report).iter("testcase"):
         children = {child.tag for child in case}
@@ -235,7 +235,7 @@ def _measure_fit(sizes: Sizes, until: float) -> Iterator[Row]:
         for stage, value in seconds.items():
             if value >= _LEAST_TOLD_S:
                 stages.setdefault(stage, []).append(value)
-        # What is told again takes the place of what was told before.
+        # A later row with the same name replaces the earlier one.
         yield plan[0].measured(bare)
         where = ", ".join(f"{stage} {statistics.median(s):.2f}" for stage, s in stages.items())
         yield plan[1].measured(whole, where)

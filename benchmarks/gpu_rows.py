@@ -1,4 +1,4 @@
-"""What ``python -m benchmarks.gpu`` tells: its figures, and at which sizes they are measured."""
+"""The figures of ``python -m benchmarks.gpu``, and the sizes at which they are measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """The sizes of the measurements.
 
     Attributes:
         n_copied: float32 numbers of a copy.
@@ -72,7 +72,7 @@ TOY = Sizes(
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: all its values, or why there are none.
+    """One figure: all its values, or the reason why there are none.
 
     Attributes:
         target: least (or most, where ``is_least`` is false) that the median is to be.
@@ -98,11 +98,11 @@ class Row:
         return median >= self.target if self.is_least else median <= self.target
 
     def measured(self, values: Sequence[float], note: str = "") -> Row:
-        """The same with its values."""
+        """The same row with values."""
         return replace(self, values=tuple(values), unmeasured=None, note=note)
 
     def as_json(self) -> dict[str, Any]:
-        """With the median, the least and the most of the values."""
+        """Plain values for JSON, with the median, the minimum and the maximum."""
         values = list(self.values)
         return {
             "part": self.part,
@@ -122,7 +122,7 @@ class Row:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Row:
-        """What :meth:`as_json` gave."""
+        """Read the result of :meth:`as_json`."""
         return cls(
             content["part"],
             content["what"],
@@ -137,7 +137,7 @@ class Row:
 
 
 class Unmeasurable(Exception):
-    """Why a part has no figures here."""
+    """Raised with the reason why a part has no figures here."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How fast a layer-time plays, in headless Chromium: ``python -m benchmarks.layer_time``.
+"""Measure how fast layer-time plays in headless Chromium: ``python -m benchmarks.layer_time``.
 
 The offline page of made-up particles, with lines to their nearest neighbours, is opened in a
 browser without a GPU. Its own clock tells when the first picture was on the screen and how many
@@ -32,7 +32,7 @@ from projector.figures.layer_time.page import write_layer_time_page
 SIZES = (256, 1_024, 4_096)
 N_FRAMES = 32
 N_LINES = 5
-# What the page shows beside points: the switches that are turned on.
+# Further parts of the picture: the switches that are turned on.
 SHOWN = {"points": (), "lines": ("lines",), "lines and trails": ("lines", "trails")}
 TARGET_LOADED_S, TARGET_FPS = 2.0, 30.0
 # As it starts by itself without a GPU: SwiftShader draws WebGL, and plain software the page around
@@ -69,7 +69,7 @@ _RENDERER = """
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row of the table: the median, and all that it is of."""
+    """One row of the table: the median, and all values."""
 
     what: str
     n_particles: int
@@ -139,7 +139,7 @@ def make_layer_time(n_particles: int) -> tuple[dict[str, Any], dict[str, NDArray
 
 
 def open_page(browser: Browser, path: Path) -> tuple[Page, float]:
-    """The page, and the seconds until its first picture was on the screen."""
+    """Open the page; return it and the seconds until its first picture was on the screen."""
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.goto(path.as_uri(), wait_until="commit")
     page.wait_for_selector("#viewer")
@@ -147,7 +147,7 @@ def open_page(browser: Browser, path: Path) -> tuple[Page, float]:
 
 
 def show(page: Page, names: Sequence[str]) -> None:
-    """Turn on what is named, and the others off."""
+    """Turn the named switches on, and the others off."""
     for name in ("lines", "trails"):
         switch = page.locator(f"button[data-name={name}]")
         if (switch.get_attribute("aria-pressed") == "true") != (name in names):
@@ -155,7 +155,7 @@ def show(page: Page, names: Sequence[str]) -> None:
 
 
 def processor_s() -> float:
-    """Seconds that the browser's processes have worked."""
+    """Processor seconds of the browser's processes."""
     seconds = 0.0
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -165,7 +165,7 @@ def processor_s() -> float:
 
 
 def play(page: Page) -> tuple[float, float]:
-    """Pictures a second of a page that plays, and milliseconds of processor time a picture."""
+    """Pictures per second while the page plays, and milliseconds of processor time per picture."""
     page.wait_for_timeout(500)
     worked = processor_s()
     n_before, began = page.evaluate(_PAINTED)
@@ -176,7 +176,7 @@ def play(page: Page) -> tuple[float, float]:
 
 
 def measure(browser: Browser, folder: Path, n_particles: int, n_times: int) -> list[Measurement]:
-    """Seconds until the page is there, pictures a second while it plays, and what each costs."""
+    """Seconds until the first picture, pictures per second while it plays, and the cost of each."""
     path = folder / f"{n_particles}.html"
     write_layer_time_page(*make_layer_time(n_particles), path)
     loaded: list[float] = []
@@ -203,7 +203,7 @@ def measure(browser: Browser, folder: Path, n_particles: int, n_times: int) -> l
 
 
 def table(rows: Sequence[Measurement], machine: Mapping[str, Any]) -> str:
-    """The rows as Markdown, below what they were measured on."""
+    """The rows as Markdown, below a line on the machine."""
     lines = [
         f"{machine['processor']}, {machine['n_cores']} cores, load {machine['load_at_start']:.1f}",
         f"Chromium {machine['chromium']}, {machine['renderer']}",
@@ -221,10 +221,13 @@ def table(rows: Sequence[Measurement], machine: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layer_time", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--repeats", type=int, default=5, help="Repetitions of each measurement.")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="Particles.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/layer_time.json"), help="JSON file."
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/layer_time.json"),
+        help="JSON file to write.",
     )
     given = parser.parse_args(arguments)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -1,4 +1,4 @@
-"""Correlation matrices like those of trained models, of any size; and text of no language."""
+"""Make correlation matrices like those of trained models, of any size, and random text."""
 
 from __future__ import annotations
 

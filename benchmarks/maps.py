@@ -1,4 +1,4 @@
-"""What maps hold and what layouts keep: ``python -m benchmarks.maps DIR``.
+"""Tables of how organised maps are and what layouts keep: ``python -m benchmarks.maps DIR``.
 
 Prints Markdown, a row a layer and site, every figure beside what chance gives.
 """
@@ -16,7 +16,7 @@ from projector.projection.projection import Projection
 
 
 def header_of(projection: Projection) -> list[str]:
-    """The two lines above the rows."""
+    """The two header lines of the table."""
     titles = ["layer", "site", "neurons", "effective dimension", "leading axis", "with a partner"]
     titles += [f"kept, `{name}`" for name in projection.layouts]
     rule = ["---:", "---", *["---:"] * (len(titles) - 2)]
@@ -24,7 +24,7 @@ def header_of(projection: Projection) -> list[str]:
 
 
 def row_of(projection: Projection, layer: int, site: str) -> str:
-    """A map's row; in brackets what independent neurons, or random positions, give."""
+    """A map's row, with the values of independent neurons or random positions in brackets."""
     figures = projection.figures(layer, site)
     cells = [str(layer), site, f"{figures.n_neurons:,}"]
     organisation = projection.organisation(layer, site)

@@ -1,4 +1,4 @@
-"""The peak memory of a fit against its budget: ``python -m benchmarks.memory``.
+"""Compare the peak memory of a fit with its budget: ``python -m benchmarks.memory``.
 
 A model with wide MLPs and little else is fitted under several budgets, each fit in a process of
 its own. The peak is that of the process's resident memory, as Linux counts it, above what it had
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Of the budget, what was taken at most."""
+        """The peak as a share of the budget."""
         return max(self.peak_bytes) / (parse_size(self.budget) or 1)
 
 
@@ -82,10 +82,10 @@ def make_model(folder: Path, n_neurons: int, n_layers: int) -> Path:
 def measure_here(
     n_neurons: int, n_layers: int, budget: str, folder: Path, n_tokens: int
 ) -> dict[str, int]:
-    """The fit in this process; what it took beside the loaded model."""
+    """Run the fit in this process, and return the memory it took besides the loaded model."""
     loaded = load_model(str(make_model(folder / "model", n_neurons, n_layers)), device="cpu")
     before = _memory("VmRSS")
-    # From here on the peak is counted anew.
+    # Reset the peak here.
     Path("/proc/self/clear_refs").write_text("5")
     settings = FitSettings(
         sites=("mlp_post",),
@@ -109,7 +109,7 @@ def _memory(name: str) -> int:
 
 
 def measure(n_neurons: int, n_layers: int, budget: str, n_times: int) -> Row:
-    """The same in processes of their own."""
+    """Run :func:`measure_here` in separate processes."""
     found = []
     for _ in range(n_times):
         with tempfile.TemporaryDirectory() as folder:
@@ -142,9 +142,9 @@ def table(rows: Sequence[Row]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--repeats", type=int, default=5, help="Repetitions of each measurement.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/memory.json"), help="JSON file."
+        "--out", type=Path, default=Path("runs/benchmarks/memory.json"), help="JSON file to write."
     )
     parser.add_argument("--tokens", type=int, default=_N_TOKENS, help=argparse.SUPPRESS)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What planning costs beside the calibration's passes: ``python -m benchmarks.planning``.
+"""Compare planning's time with the calibration's passes: ``python -m benchmarks.planning``.
 
 One layer of a model with random weights reads made-up tokens; its moments have a spectrum that
 falls as those of trained models do. Each plan and each least-squares fit is timed by turns with
@@ -45,7 +45,7 @@ _N_WORDS = 512
 
 @dataclass(frozen=True)
 class Shape:
-    """Of one layer: hidden size, neurons, heads of queries and of keys."""
+    """The shape of one layer: hidden size, neurons, heads of queries and of keys."""
 
     name: str
     hidden: int
@@ -62,7 +62,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Row:
-    """What one plan of a layer and its least-squares fit cost, and the passes beside them.
+    """The cost of one plan of a layer with its least-squares fit, and of the passes.
 
     Attributes:
         share: of the neurons, those that go.
@@ -81,12 +81,12 @@ class Row:
     sums: list[float]
 
     def ratios(self) -> tuple[float, float, float]:
-        """The plan, the fit, and both, to the passes; medians."""
+        """Median ratios of the plan, the fit, and both to the passes."""
         plan, fit, passes = map(statistics.median, (self.plan, self.fit, self.passes))
         return plan / passes, fit / passes, (plan + fit) / passes
 
     def ratio_with_sums(self) -> float:
-        """Plan and fit to the passes with their sums; medians."""
+        """Median ratio of plan and fit to the passes with their sums."""
         plan, fit = statistics.median(self.plan), statistics.median(self.fit)
         return (plan + fit) / (statistics.median(self.passes) + statistics.median(self.sums))
 
@@ -145,12 +145,12 @@ class Subject:
         return seen[0].reshape(-1, self.mlp.n_neurons)
 
     def layer(self) -> Layer:
-        """As methods read it, with nothing computed yet."""
+        """The layer as methods read it, with nothing computed yet."""
         return Layer(0, self.mlp, self.moments, centred=False, seed=0, proposals=self.proposals)
 
 
 def made_up_proposals(second: Tensor) -> Proposals:
-    """Places in the plane that neurons that fire together share, and poles of half of them."""
+    """Positions that neurons share if they fire together, and poles of half of them."""
     generator = torch.Generator().manual_seed(0)
     spread = second.diagonal().clamp_min(torch.finfo(second.dtype).tiny).sqrt()
     axes = torch.randn(len(second), 2, generator=generator, dtype=torch.float64)
@@ -161,7 +161,7 @@ def made_up_proposals(second: Tensor) -> Proposals:
 
 
 def seconds_of(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Of one call."""
+    """Seconds of one call."""
     start = clock()
     run()
     return clock() - start
@@ -177,7 +177,7 @@ def measure(
     n_repeats: int,
     clock: Callable[[], float],
 ) -> Row:
-    """Plan, fit and passes by turns."""
+    """Measure plan, fit and passes in turns."""
     row = Row(shape.name, shape.neurons, method, share, [], [], [], [])
     n_batches = n_sequences / _BATCH
     n_kept = kept_width(shape.neurons, share)
@@ -229,20 +229,25 @@ def table(rows: Sequence[Row]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="The smaller shape alone.")
-    parser.add_argument("--sequences", type=int, default=DEFAULT_SEQUENCES, help="Of 256 tokens.")
-    parser.add_argument("--shares", default="0.2,0.5", help="Of the neurons, those that go.")
-    parser.add_argument("--methods", default=",".join(METHODS), help="Those to time.")
+    parser.add_argument("--quick", action="store_true", help="Only the smaller shape.")
+    parser.add_argument(
+        "--sequences", type=int, default=DEFAULT_SEQUENCES, help="Sequences of 256 tokens."
+    )
+    parser.add_argument("--shares", default="0.2,0.5", help="Shares of neurons to remove.")
+    parser.add_argument("--methods", default=",".join(METHODS), help="Methods to time.")
     parser.add_argument(
         "--clock",
         choices=list(CLOCKS),
         default="wall",
-        help="Seconds by the clock on the wall, or of all threads of this process together, which "
-        "other work on the machine changes little.",
+        help="Wall-clock seconds, or processor seconds of this process, which depend little on "
+        "other load.",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="Of every measurement.")
+    parser.add_argument("--repeats", type=int, default=3, help="Repetitions of each measurement.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/planning.json"), help="JSON file."
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/planning.json"),
+        help="JSON file to write.",
     )
     given = parser.parse_args(arguments)
     machine = describe_machine()

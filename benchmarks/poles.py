@@ -1,4 +1,4 @@
-"""Poles of a projection beside their controls, as Markdown: ``python -m benchmarks.poles DIR``.
+"""Tables of a projection's poles with controls, as Markdown: ``python -m benchmarks.poles DIR``.
 
 Reads what ``pruning poles DIR`` kept, and finds what is missing. One row a layer and site; every
 count of the controls is the mean over their draws.
@@ -22,7 +22,7 @@ HEADER = (
 
 
 def row_of(one: Poles) -> str:
-    """A map's row: counts, beside them those of the shuffled control or of both."""
+    """A map's row: counts, with those of the shuffled control or of both controls."""
     controls = one.controls
     largest = max(one.poles, key=lambda pole: pole.size, default=None)
     is_absolute = one.settings.space == "abs-correlation"
@@ -45,7 +45,7 @@ def row_of(one: Poles) -> str:
 
 
 def sums_of(found: Sequence[Poles]) -> str:
-    """The last row: sums over all maps, and the shuffled control's mean a map."""
+    """A closing sentence with sums over all maps, and the shuffled control's mean per map."""
     judged = [
         (one, one.controls)
         for one in found
@@ -57,9 +57,9 @@ def sums_of(found: Sequence[Poles]) -> str:
     beyond = sum(one.n_beyond_spectrum or 0 for one, _ in judged)
     chance = [controls.shuffled.n_distinct or 0.0 for _, controls in judged]
     return (
-        f"{len(judged)} maps: {distinct:,} distinct poles, {beyond:,} of them beyond the spectrum. "
-        f"Distinct poles of a shuffled draw: {sum(chance) / len(chance):.2f} a map on average, at "
-        f"most {max(chance):.1f}."
+        f"The {len(judged)} maps have {distinct:,} distinct poles, {beyond:,} of them beyond the "
+        f"spectrum. A shuffled draw has {sum(chance) / len(chance):.2f} distinct poles per map on "
+        f"average, and at most {max(chance):.1f}."
     )
 
 

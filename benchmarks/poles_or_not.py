@@ -1,10 +1,10 @@
-"""Are the neurons of poles those that can go? ``python -m benchmarks.poles_or_not MODEL``.
+"""Test if methods remove neurons of poles: ``python -m benchmarks.poles_or_not MODEL``.
 
-Counts how many neurons of distinct poles a method removes, beside what it would be if it removed
-any neurons of each layer: exact mean and standard deviation. Where `wanda` is among the methods,
-chance is also given among neurons that weigh about as much: those that as many of its plans remove.
-Plans are made as ``pruning prune`` makes them, from each seed's calibration text, and kept in the
-folder of ``--out``.
+Counts how many neurons of distinct poles a method removes, compared with removing random neurons of
+each layer, with exact mean and standard deviation. Where `wanda` is among the methods, chance is
+also given among neurons that weigh about as much: those that as many of its plans remove. Plans are
+made as ``pruning prune`` makes them, from each seed's calibration text, and kept in the folder of
+``--out``.
 """
 
 from __future__ import annotations
@@ -45,24 +45,25 @@ from pruning.poles.finding_all import PoleRequest, find_all
 from pruning.poles.poles import Poles
 from pruning.preparing import load_prunable, pruning_versions
 
-# What is counted, and of what.
+# The counts and their names.
 COUNTS: dict[str, Callable[[Poles, LayerPlan], Overlap]] = {
     "members of distinct poles": lambda poles, plan: overlap(members_of(poles), plan),
     "all but the most central": lambda poles, plan: overlap(redundant_in(poles), plan),
     "distinct poles, whole": emptied,
 }
 _MEMBERS = next(iter(COUNTS))
-# A method that scores each neuron by itself: what it removes weighs less than what it keeps.
+# A method that scores neurons separately: it removes neurons with lower scores than those it keeps.
 _BY_WEIGHT = "wanda"
 _LIKE_WEIGHT = "members, among neurons of like weight"
 Key = tuple[str, float, int]
 
 
 def check_asked(folder: Path, model: str, calibration: str, n_sequences: int) -> None:
-    """Note what plans are made from, beside method, share and seed; or compare it with what was.
+    """Record what plans are made from, besides method, share and seed; or compare it with the
+    record.
 
     Raises:
-        UserError: if the plans that are kept were made from something else.
+        UserError: if the saved plans were made from other input.
     """
     asked = {"model": model, "calibration": calibration, "n_sequences": n_sequences}
     _check(folder, "asked", asked)
@@ -86,7 +87,7 @@ def _check(folder: Path, what: str, facts: Mapping[str, Any]) -> None:
 
 
 def path_of(folder: Path, key: Key) -> Path:
-    """Where the plan of a method, share and seed is kept."""
+    """The file of the plan with a method, share and seed."""
     method, share, seed = key
     return folder / f"{method}-{share:g}-{seed}.json"
 
@@ -94,10 +95,10 @@ def path_of(folder: Path, key: Key) -> Path:
 def make_plans(
     folder: Path, keys: Sequence[Key], model: str, calibration: str, n_sequences: int
 ) -> None:
-    """Plan what is not there yet; all methods and shares of a seed in one walk.
+    """Make missing plans; all methods and shares of a seed in one pass.
 
     Raises:
-        UserError: if plans are kept that were made from another model or text.
+        UserError: if saved plans were made from another model or text.
     """
     check_asked(folder, model, calibration, n_sequences)
     missing = [key for key in keys if not path_of(folder, key).exists()]
@@ -107,7 +108,7 @@ def make_plans(
     text = read_calibration(
         calibration, loaded, architecture, sequence_length=None, n_sequences=n_sequences
     )
-    # What the names stand for may have changed since.
+    # The files behind the names may have changed since.
     read = {
         "model": loaded.weights_sha256,
         "calibration": text.corpus.sha256,
@@ -132,7 +133,7 @@ def make_plans(
 
 
 def read_plan(path: Path) -> PruningPlan:
-    """A plan that was kept."""
+    """Read a saved plan."""
     try:
         return PruningPlan.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
     except ValueError as error:
@@ -147,7 +148,7 @@ def _write(path: Path, values: object) -> None:
 
 
 def rows_of(poles: Sequence[Poles], plan: PruningPlan) -> dict[str, list[Overlap]]:
-    """Of each count, the overlap in every layer."""
+    """The overlap in every layer, for each count."""
     check_same_layers(poles, plan.layers)
     pairs = list(zip(poles, plan.layers, strict=True))
     return {name: [count(*pair) for pair in pairs] for name, count in COUNTS.items()}
@@ -158,7 +159,7 @@ def add_like_weights(
     poles: Sequence[Poles],
     plans: dict[Key, PruningPlan],
 ) -> None:
-    """Count members once more, with chance only among neurons of like weight."""
+    """Count members again, with chance only among neurons of similar weight."""
     for key, plan in plans.items():
         method, _, seed = key
         by_weight = [p for (m, _, s), p in plans.items() if m == _BY_WEIGHT and s == seed]
@@ -173,7 +174,7 @@ def add_like_weights(
 
 
 def summary(found: dict[Key, dict[str, list[Overlap]]]) -> Iterator[str]:
-    """A row a method, share, seed and count, over all layers."""
+    """A table with a row per method, share, seed and count, over all layers."""
     yield "| method | neurons removed | seed | what | there are | go | by chance | ratio | z |"
     yield "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
     for (method, share, seed), counts in found.items():
@@ -183,7 +184,7 @@ def summary(found: dict[Key, dict[str, list[Overlap]]]) -> Iterator[str]:
 
 
 def by_layer(found: dict[Key, dict[str, list[Overlap]]]) -> Iterator[str]:
-    """A row a layer: members of distinct poles that go; the first seed of each plan."""
+    """A table with a row per layer: removed members of distinct poles, for the first seed."""
     first = min(seed for _, _, seed in found)
     shown = {key[:2]: counts[_MEMBERS] for key, counts in found.items() if key[2] == first}
     heads = [f"`{method}`, {100 * share:.0f} %: go (by chance), z" for method, share in shown]
@@ -216,14 +217,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.poles_or_not", description=(__doc__ or "").partition("\n\n")[2]
     )
     parser.add_argument("model", metavar="MODEL", help="bundled, a local folder, or a hub id.")
-    parser.add_argument("--projection", type=Path, required=True, help="The model's.")
+    parser.add_argument("--projection", type=Path, required=True, help="The model's projection.")
     parser.add_argument("--calibration", required=True, help="Text to plan on, a source.")
     parser.add_argument("--out", type=Path, required=True, help="Folder for plans and the result.")
     parser.add_argument("--methods", default="obs,wanda", help="Comma-separated. %(default)s")
-    parser.add_argument("--shares", default="0.2,0.5", help="Of each layer's neurons, that go.")
-    parser.add_argument("--seeds", type=int, default=3, help="Each draws its own calibration.")
+    parser.add_argument("--shares", default="0.2,0.5", help="Shares of neurons to remove.")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        help="Number of seeds; each draws its own calibration sequences.",
+    )
     parser.add_argument("--sequences", type=int, default=DEFAULT_SEQUENCES)
-    parser.add_argument("--space", help="Of the poles: correlation, by default, abs-correlation.")
+    parser.add_argument(
+        "--space", help="Space of the poles: correlation (default) or abs-correlation."
+    )
     return parser
 
 

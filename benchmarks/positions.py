@@ -1,4 +1,4 @@
-"""How fast positions are found: ``python -m benchmarks.positions``.
+"""Measure how fast positions are found: ``python -m benchmarks.positions``.
 
 Every figure is a ratio of two things timed in this run on the same data. Against other ways to
 positions, each has its own defaults and what counts is the time to equal or lower stress. Rows that
@@ -41,7 +41,7 @@ DIM = 3
 SIZES_OF_BASELINE = (896, 1_536, 4_864)
 SIZES_OF_OTHERS = (1_536, 4_864)
 SIZES_OF_GROWTH = (1_000, 2_000, 4_000, 8_000, 16_000)
-# Of the loop's curve: it comes to its end before.
+# Most steps of the loop, which converges before.
 _MOST_STEPS = 60_000
 _N_STEPS_TIMED = 3
 
@@ -65,7 +65,7 @@ def not_measured(what: str, size: str, unit: str, target: str, why: str) -> Meas
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what it gave."""
+    """The seconds of a call, and its result."""
     began = time.perf_counter()
     found = run()
     if torch.cuda.is_available():
@@ -74,13 +74,13 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def place_here(target: Tensor, tolerance: float = TOLERANCE) -> Tensor:
-    """Start and solver, as ``projector.place`` runs them."""
+    """Run start and solver as ``projector.place`` does."""
     start = classical_start(target, DIM, torch.Generator().manual_seed(0))
     return minimize_stress(target, start, tolerance=tolerance).positions
 
 
 def measure_baseline(n: int, repeats: int) -> Measurement:
-    """Against the straightforward loop: its steps counted, its seconds per step timed."""
+    """Compare with the straightforward loop: count its steps, and time a step."""
     target = dissimilarity(grouped_correlation(n))
     place_here(target)
     here, steps = [], []
@@ -115,7 +115,7 @@ def measure_baseline(n: int, repeats: int) -> Measurement:
 
 
 def import_pymde() -> Any:
-    """pymde without torchvision, which its example data sets alone need."""
+    """Import pymde without torchvision, which only its example data sets need."""
     is_there = "torchvision" in sys.modules
     if not is_there:
         sys.modules["torchvision"] = types.ModuleType("torchvision")
@@ -123,13 +123,13 @@ def import_pymde() -> Any:
         import pymde
     finally:
         if not is_there:
-            # Transformers takes what stands here for a real one.
+            # Transformers takes a stand-in for the real package.
             del sys.modules["torchvision"]
     return pymde
 
 
 def place_by_pymde(target: Tensor) -> Tensor:
-    """All pairs, quadratic distortion, and pymde's defaults otherwise."""
+    """Run pymde with all pairs, quadratic distortion, and otherwise its defaults."""
     pymde = import_pymde()
     pymde.seed(0)
     edges = pymde.all_edges(len(target))
@@ -140,7 +140,7 @@ def place_by_pymde(target: Tensor) -> Tensor:
 
 
 def place_by_sklearn(target: Tensor) -> Tensor:
-    """Metric MDS of distances that are given, and scikit-learn's defaults otherwise."""
+    """Run scikit-learn's metric MDS on given distances, with its defaults."""
     from sklearn.manifold import MDS
 
     with warnings.catch_warnings():
@@ -154,7 +154,7 @@ def place_by_sklearn(target: Tensor) -> Tensor:
 def measure_other(
     name: str, place: Callable[[Tensor], Tensor], n: int, goal: float, repeats: int
 ) -> Measurement:
-    """Against another package: both to their ends, the solver's stress equal or lower."""
+    """Compare with another package: both run to the end, and the solver's stress is not higher."""
     target = dissimilarity(grouped_correlation(n))
     what, size, aim = f"sooner than {name}", f"N = {n:,}", f"≥ {goal:g}"
     theirs: list[float] = []
@@ -185,7 +185,7 @@ def measure_other(
 
 
 def measure_growth(sizes: Sequence[int], repeats: int) -> Measurement:
-    """The exponent of N in the time of one pass."""
+    """Measure the exponent of N in the time of one pass."""
     seconds: dict[str, list[float]] = {}
     for n in sizes:
         generator = torch.Generator().manual_seed(0)
@@ -195,7 +195,7 @@ def measure_growth(sizes: Sequence[int], repeats: int) -> Measurement:
         seconds[f"{n}"] = [
             timed(lambda x=positions, t=target: guttman_transform(x, t))[0] for _ in range(repeats)
         ]
-        # What reading the half of the matrix that a pass reads takes by itself.
+        # The time for reading the half of the matrix that a pass reads.
         half = target.matrix[: n // 2]
         reading = [timed(half.sum)[0] for _ in range(repeats)]
         del target, half
@@ -216,7 +216,7 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _seconds_on_gpu(run: Callable[[], Any], repeats: int) -> list[float]:
-    """Of the device, by its own clock."""
+    """Seconds of the device, by its clock."""
     for _ in range(3):
         run()
     found = []
@@ -231,7 +231,7 @@ def _seconds_on_gpu(run: Callable[[], Any], repeats: int) -> list[float]:
 
 
 def measure_bandwidth(n: int, n_layers: int, repeats: int) -> Measurement:
-    """Bytes of the matrices a second, against bytes read and written by a copy."""
+    """Bytes of the matrices per second, compared with the bytes of a copy."""
     what, size, aim = "Triton kernel, of copy bandwidth", f"N = {n:,} × {n_layers}", "≥ 60"
     if not torch.cuda.is_available():
         return not_measured(what, size, "%", aim, "no GPU")
@@ -252,7 +252,7 @@ def measure_bandwidth(n: int, n_layers: int, repeats: int) -> Measurement:
 
 
 def measure_matrix_rate(n: int, repeats: int) -> Measurement:
-    """Operations of ρ's tiles a second, against those of a plain product of the same rows."""
+    """Operations of ρ's tiles per second, compared with a plain product of the same rows."""
     what, size, aim = "matrix-free form, of the matrix rate", f"N = {n:,}", "≥ 40"
     if not torch.cuda.is_available():
         return not_measured(what, size, "%", aim, "no GPU")
@@ -262,7 +262,7 @@ def measure_matrix_rate(n: int, repeats: int) -> Measurement:
     positions = torch.randn(n, DIM, device="cuda") / 2
     passes = _seconds_on_gpu(lambda: guttman_transform(positions, target), repeats)
     products = _seconds_on_gpu(lambda: rows @ rows.T, repeats)
-    # Symmetry is used: half the products are computed.
+    # By symmetry, only half the products are computed.
     rate = n * n * n_tokens / statistics.median(passes)
     most = 2 * n * n * n_tokens / statistics.median(products)
     share = 100 * rate / most
@@ -273,7 +273,7 @@ def measure_matrix_rate(n: int, repeats: int) -> Measurement:
 
 
 def measure(given: argparse.Namespace) -> list[Measurement]:
-    """All rows, each told as it is found."""
+    """All rows; prints each when it is measured."""
     rows: list[Measurement] = []
 
     def add(row: Measurement) -> None:
@@ -309,13 +309,19 @@ def table(rows: Sequence[Measurement]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.positions", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--repeats", type=int, default=5, help="Repetitions of each measurement.")
     parser.add_argument(
-        "--other-repeats", type=int, default=5, help="Of each run of another package; it is long."
+        "--other-repeats",
+        type=int,
+        default=5,
+        help="Repetitions of other packages, which are slow.",
     )
     parser.add_argument("--quick", action="store_true", help="The smallest size only: minutes.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/positions.json"), help="JSON file."
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/positions.json"),
+        help="JSON file to write.",
     )
     given = parser.parse_args(arguments)
     machine = describe_machine()

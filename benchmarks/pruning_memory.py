@@ -50,7 +50,7 @@ class Row:
 
 
 class Stages:
-    """Progress that notes the peak of every stage."""
+    """Progress that records the peak of every stage."""
 
     def __init__(self) -> None:
         self.before = 0
@@ -59,16 +59,16 @@ class Stages:
         self._stage, self._began = "", 0.0
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """The peak is counted anew."""
+        """Reset the peak."""
         self.end()
         self._stage, self._began = stage, time.perf_counter()
         Path("/proc/self/clear_refs").write_text("5")
 
     def advance(self, n: int) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
     def end(self) -> None:
-        """Note the stage that has ended, once the model is loaded."""
+        """Record the stage that has ended, after the model is loaded."""
         if self._stage and self.before:
             peak = _memory("VmHWM") - self.before
             self.peaks[self._stage] = max(peak, self.peaks.get(self._stage, peak))
@@ -78,7 +78,7 @@ class Stages:
 
 
 def make_model(folder: Path, case: argparse.Namespace) -> None:
-    """A checkpoint of random weights, in the type that it is loaded in: its file is mapped."""
+    """A checkpoint of random weights in the loaded dtype, so that its file is mapped."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(Path(bundled.__file__).parent)
     config = Qwen2Config(
@@ -96,7 +96,7 @@ def make_model(folder: Path, case: argparse.Namespace) -> None:
 
 
 def measure_here(folder: Path, case: argparse.Namespace) -> dict[str, Any]:
-    """Prune the model in this process; what was reported, and the peak of each stage."""
+    """Prune the model in this process; return the reported needs, and the peak of each stage."""
     stages = Stages()
     reported: list[int] = []
     own = preparing.load_prunable
@@ -140,7 +140,7 @@ def _memory(name: str) -> int:
 
 
 def measure(arguments: Sequence[str], case: argparse.Namespace) -> Row:
-    """The same in a process of its own."""
+    """Run :func:`measure_here` in a separate process."""
     with tempfile.TemporaryDirectory(dir=case.scratch) as folder:
         make_model(Path(folder) / "model", case)
         command = [sys.executable, "-m", "benchmarks.pruning_memory", *arguments, "--here", folder]
@@ -176,13 +176,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--length", type=int, default=128, help="Tokens of a sequence.")
     parser.add_argument("--method", default="obs")
     parser.add_argument("--refit", default="least-squares")
-    parser.add_argument("--share", type=float, default=0.2, help="Of the neurons, those that go.")
-    parser.add_argument("--steps", type=int, default=200, help="Of a refit that trains.")
-    parser.add_argument("--projection", type=Path, help="For methods that read one.")
-    parser.add_argument("--scratch", type=Path, help="A folder with room for the model, twice.")
+    parser.add_argument("--share", type=float, default=0.2, help="Share of neurons to remove.")
+    parser.add_argument("--steps", type=int, default=200, help="Training steps of the refit.")
+    parser.add_argument("--projection", type=Path, help="Projection, for methods that read one.")
+    parser.add_argument(
+        "--scratch", type=Path, help="Folder with space for two copies of the model."
+    )
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/pruning-memory.json"), help="JSON file."
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/pruning-memory.json"),
+        help="JSON file to write.",
     )
     case = parser.parse_args(arguments)
     if not Path("/proc/self/clear_refs").exists():

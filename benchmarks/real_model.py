@@ -1,4 +1,4 @@
-"""What pruning costs a real model, as a table: ``python -m benchmarks.real_model MODEL``.
+"""A table of what pruning costs for a real model: ``python -m benchmarks.real_model MODEL``.
 
 Sweeps in parts, each an ordinary ``pruning sweep`` with ``--resume``: the command, given again,
 goes on where it was stopped. The parts are methods with least squares; methods with
@@ -44,13 +44,13 @@ EVALUATION = "hf:Salesforce/wikitext:wikitext-2-raw-v1:test"
 # More than any text has.
 _ALL_WINDOWS = 10**9
 _BENCH_FILE = "bench.json"
-# No neuron is chosen by a method: speed and memory are those of the widths.
+# No method chooses neurons, because speed and memory depend only on widths.
 _FIRST = "first"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the table is of: the model, its texts, and how much of each."""
+    """The table's model, texts and sizes."""
 
     model: str
     out: Path
@@ -70,7 +70,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Group:
-    """Methods with one refit, over some seeds: a sweep of its own."""
+    """Methods with one refit, over some seeds, in a separate sweep."""
 
     methods: tuple[str, ...]
     refit: str
@@ -86,7 +86,7 @@ def groups_of(asked: Asked) -> dict[str, Group]:
 
 
 def run_group(asked: Asked, name: str, group: Group, n_windows: int, progress: Progress) -> None:
-    """One sweep into the folder ``name`` of the table's; what is there already stays."""
+    """Run one sweep into the folder ``name``; finished rows stay."""
     settings = SweepSettings(
         methods=group.methods,
         sparsities=asked.shares,
@@ -115,7 +115,7 @@ def run_group(asked: Asked, name: str, group: Group, n_windows: int, progress: P
 
 
 def _give_dense(job: SweepJob, folder: Path, out: Path) -> None:
-    """Begin a report with the dense model's row of another, if it was scored on the same text."""
+    """Begin a report with another report's row of the dense model on the same text, if any."""
     if out.exists():
         return
     facts, model = job.facts(), job.model_facts()
@@ -128,7 +128,7 @@ def _give_dense(job: SweepJob, folder: Path, out: Path) -> None:
 
 
 def best_of(asked: Asked) -> dict[float, Summary]:
-    """Of each share, the method and refit of least mean perplexity in the sweeps before.
+    """The method and refit with the lowest mean perplexity in the earlier sweeps, for each share.
 
     Raises:
         UserError: if one of them is not finished.
@@ -161,13 +161,14 @@ def run_all_windows(asked: Asked, progress: Progress) -> None:
 
 
 def run_bench(asked: Asked, progress: Progress) -> None:
-    """Measure speed and memory of the dense model beside one cut to each share.
+    """Measure speed and memory of the dense model and of a model cut to each share.
 
-    They depend on the widths alone, so the first neurons stay, whatever a method would choose.
+    They depend only on the widths, so the first neurons stay, instead of those that a method
+    chooses.
     """
     progress.begin("Loading the model", None, "")
     loaded, architecture = load_prunable(asked.model, device=asked.device, dtype=asked.dtype)
-    # As refits leave it.
+    # In the state after refits.
     with_bias = can_have_bias(loaded.model, architecture)
     found = []
     for share in asked.shares:
@@ -202,13 +203,13 @@ PARTS: dict[str, Callable[[Asked, Progress], None]] = {
 
 
 def _reports(folder: Path) -> dict[str, PruningReport]:
-    """The reports of all parts that have begun, by the names of their folders."""
+    """The reports of all parts that have begun, by folder name."""
     paths = sorted(folder.glob(f"*/{JSON_FILE}"))
     return {path.parent.name: PruningReport.load(path.parent) for path in paths}
 
 
 def table(folder: Path) -> str:
-    """What there is, as Markdown: a row a method, refit and share; then speed and memory."""
+    """The results as Markdown: a row per method, refit and share; then speed and memory."""
     lines: list[str] = []
     reports = _reports(folder)
     sampled = {k: each for k, each in reports.items() if not k.startswith("all-windows")}
@@ -315,7 +316,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_tables(asked: Asked, machine: Mapping[str, Any]) -> str:
-    """Write ``table.md`` and ``table.json`` of what there is; the Markdown."""
+    """Write ``table.md`` and ``table.json`` of the results, and return the Markdown."""
     text = table(asked.out)
     bench = asked.out / _BENCH_FILE
     values = {
@@ -343,22 +344,35 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.real_model", description=(__doc__ or "").partition("\n\n")[2]
     )
     parser.add_argument("model", metavar="MODEL", help="A local folder, or a hub id.")
-    parser.add_argument("--projection", type=Path, required=True, help="The model's, for poles.")
+    parser.add_argument(
+        "--projection", type=Path, required=True, help="The model's projection, for poles."
+    )
     parser.add_argument("--out", type=Path, required=True, help="Folder for reports and tables.")
     parser.add_argument("--calibration", default=CALIBRATION, help="%(default)s")
     parser.add_argument("--evaluation", default=EVALUATION, help="%(default)s")
-    parser.add_argument("--only", choices=[*PARTS, "table"], help="One part, or what there is.")
-    parser.add_argument("--shares", default="0.2,0.5", help="Of each layer's neurons, that go.")
-    parser.add_argument("--seeds", type=int, default=2, help="With least squares.")
-    parser.add_argument("--windows", type=int, default=20, help="That every model is scored on.")
     parser.add_argument(
-        "--sequences", type=int, default=DEFAULT_SEQUENCES, help="Of calibration, 256 tokens each."
+        "--only", choices=[*PARTS, "table"], help="Run one part, or print finished ones."
     )
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="Of reconstruct, a layer.")
+    parser.add_argument("--shares", default="0.2,0.5", help="Shares of neurons to remove.")
+    parser.add_argument("--seeds", type=int, default=2, help="Seeds with least squares.")
+    parser.add_argument(
+        "--windows", type=int, default=20, help="Windows that every model is scored on."
+    )
+    parser.add_argument(
+        "--sequences",
+        type=int,
+        default=DEFAULT_SEQUENCES,
+        help="Calibration sequences of 256 tokens.",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=DEFAULT_STEPS, help="Steps per layer of reconstruct."
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--workers", type=int, default=1, help="Processes of one thread each.")
-    parser.add_argument("--memory-budget", help="For example 8GiB.")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="Number of processes, with one thread each."
+    )
+    parser.add_argument("--memory-budget", help="Maximum memory, for example 8GiB.")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What commands about the residual stream cost beside the model: ``python -m benchmarks.residual``.
+"""Time commands on the residual stream relative to the model: ``python -m benchmarks.residual``.
 
 The lens of a prompt is timed by turns with the model's forward pass and with the head's own
 products at every reading, and what every part adds to the stream with the forward pass up to the
@@ -41,7 +41,7 @@ MOST_LENS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Row:
-    """What one command costs.
+    """The time of one command.
 
     Attributes:
         what: the command, and what it is compared with.
@@ -71,7 +71,7 @@ class Row:
 def time_by_turns(
     parts: Mapping[str, Callable[[], object]], n_times: int
 ) -> dict[str, list[float]]:
-    """Seconds of each part, all of them once a turn, after one turn that isn't counted."""
+    """Seconds of each part, once per turn, after one turn that isn't counted."""
     found: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(n_times + 1):
         for name, run in parts.items():
@@ -85,7 +85,7 @@ def time_by_turns(
 
 
 def made_up_ids(subject: Subject, n_tokens: int) -> list[int]:
-    """Random tokens: what is computed does not depend on which they are."""
+    """Random tokens, because the operations don't depend on the tokens."""
     table = subject.model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
     return torch.randint(table.shape[0], (n_tokens,), generator=generator).tolist()
@@ -93,7 +93,7 @@ def made_up_ids(subject: Subject, n_tokens: int) -> list[int]:
 
 @torch.no_grad()
 def measure_lens(subject: Subject, ids: Sequence[int], n_times: int) -> Row:
-    """The lens at all readings, beside a forward pass and the head at every reading."""
+    """Time the lens at all readings, compared with a forward pass and the head at every reading."""
     readout, inputs = subject.readout, subject.inputs(list(ids))
     readings, _ = find_readings(subject.architecture, ("resid_pre", "resid_mid", "resid_post"))
     streams, _ = read_streams(subject, inputs, readings, torch.arange(len(ids)))
@@ -127,10 +127,10 @@ def measure_lens(subject: Subject, ids: Sequence[int], n_times: int) -> Row:
 
 @torch.no_grad()
 def measure_contributions(subject: Subject, ids: Sequence[int], n_times: int) -> Row:
-    """What every head, MLP, bias and embedding adds at every token, beside the forward pass.
+    """Time all contributions at every token, compared with the forward pass.
 
-    Both stop behind the last block: the head of the vocabulary has no part in them, and would only
-    make the ratio smaller.
+    Both stop after the last block: the vocabulary head isn't part of them, and would only lower the
+    ratio.
     """
     inputs = subject.inputs(list(ids))
     last = subject.architecture.blocks[-1].module
@@ -189,11 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write everything as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.residual", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="Folders or hub ids.")
-    parser.add_argument("--part", choices=list(PARTS), help="Measure one part alone.")
-    parser.add_argument("--tokens", type=int, default=N_TOKENS, help="Of the prompt.")
-    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--part", choices=list(PARTS), help="Measure only one part.")
+    parser.add_argument("--tokens", type=int, default=N_TOKENS, help="Tokens of the prompt.")
+    parser.add_argument("--repeats", type=int, default=5, help="Repetitions of each measurement.")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmarks/residual.json"), help="JSON file."
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/residual.json"),
+        help="JSON file to write.",
     )
     given = parser.parse_args(arguments)
     machine = describe_machine()

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and the file it writes."""
+"""Describe a benchmark's machine, and write its results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
         "n_cores": os.cpu_count(),
         "n_threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
-        # What else was running: above the number of cores, all figures are too high.
+        # Other load: above the number of cores, all figures are too high.
         "load_at_start": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.machine()}",
         "gpu": torch.cuda.get_device_name() if has_gpu else None,
@@ -43,7 +43,7 @@ def _processor() -> str:
 
 
 def write_results(path: Path, machine: Mapping[str, Any], rows: Sequence[Any]) -> None:
-    """Rows, which are dataclasses, as JSON with the machine they were measured on."""
+    """Write rows, which are dataclasses, as JSON with the machine."""
     content = {"machine": machine, "versions": versions(), "rows": [asdict(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -223,8 +223,8 @@ def read_proposals(
     for layer in range(len(mlps_of(architecture))):
         if (layer, "mlp_post") not in projection.maps:
             raise UserError(
-                f"projection '{folder}' has no mlp_post of layer {layer}: make one with "
-                "`projector fit --sites mlp_post`, of all layers"
+                f"projection '{folder}' lacks mlp_post of layer {layer}: make one of all layers "
+                "with `projector fit --sites mlp_post`"
             )
         poles = find_poles(projection, layer, "mlp_post", settings)
         proposals.append(

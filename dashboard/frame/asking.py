@@ -90,7 +90,7 @@ def show_fields(*, alone: bool = False, n_new: int = _USUAL_TOKENS) -> None:
     middle.checkbox(
         "As a chat",
         key="prompt chat",
-        help="Send the prompt through the model's chat template, where it has one.",
+        help="Send the prompt through the model's chat template, if it has one.",
         on_change=session.keep("prompt chat", False),
     )
     right.button("Run", type="primary", width="stretch", key="run prompt", on_click=_send)

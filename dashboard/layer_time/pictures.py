@@ -97,7 +97,7 @@ def read_picture(folder: Path) -> Picture:
         if size > _MOST_BYTES:
             raise UserError(
                 f"'{folder.name}/{name}' has {size / 2**20:,.0f} MB, which is too large for a "
-                f"page: {_MOST_BYTES / 2**20:,.0f} MB are read"
+                f"page: a page reads up to {_MOST_BYTES / 2**20:,.0f} MB"
             )
     report, tensors = read_particles(folder)
     image = folder / IMAGE_FILE

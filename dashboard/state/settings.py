@@ -81,14 +81,14 @@ def parse_settings(arguments: list[str]) -> Settings:
     roots = [path.resolve() for path in given.root]
     for path in given.root:
         if not path.is_dir():
-            raise UserError(f"--root '{path}' is not a folder: check its name")
+            raise UserError(f"--root '{path}' isn't a folder: check its name")
     opened = None
     if given.projection is not None and not given.projection.exists():
         # Its parent folder doesn't become a root, because that may be the whole disk.
         opened = str(given.projection.resolve())
     elif given.projection is not None:
         if not given.projection.is_dir():
-            raise UserError(f"--projection '{given.projection}' is not a folder: check its name")
+            raise UserError(f"--projection '{given.projection}' isn't a folder: check its name")
         where = given.projection.resolve()
         if not any(where.is_relative_to(root) for root in roots):
             roots.insert(0, where.parent)

@@ -208,10 +208,10 @@ def _show_pair(scene: Scene, facts: CrossLayerFacts, pair: LayerPair) -> None:
         return
     _show_table(scene, pair, found)
     st.caption(
-        f"The strongest pairs by |ρ|, of those that the projection keeps: the {facts.n_partners} "
-        "best partners of each neuron in earlier layers, and in later ones. A neuron of layer "
-        f"{pair.earlier} is listed at most twice: one that fires on a frequent token may be the "
-        "best partner of many."
+        f"The pairs with the highest |ρ|. The projection keeps the {facts.n_partners} best "
+        "partners of each neuron in earlier layers, and as many in later layers. Each neuron of "
+        f"layer {pair.earlier} is listed at most twice, because a neuron that fires on a frequent "
+        "token may be the best partner of many."
     )
 
 

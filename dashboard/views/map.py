@@ -315,6 +315,5 @@ def _show_trust(scene: Scene) -> None:
         lasso = ", Shift and drag to select" if scene.dim < 3 else ""
         st.caption(
             f"{drag}{lasso}, Ctrl and wheel to zoom, double click or R to reset the view; click a "
-            "neuron to see what it is most correlated with. "
-            + ("" if record is None else record.read)
+            "neuron to see its most correlated neurons. " + ("" if record is None else record.read)
         )

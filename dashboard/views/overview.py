@@ -254,7 +254,7 @@ def _show_curves(scene: Scene, organised: Mapping[MapKey, Organisation]) -> None
             "How organised each layer is",
             help="The effective dimension is N² / Σρ²: the number of directions in which N neurons "
             "vary. A neuron's partner is another neuron with |ρ| of at least 0.3 to it. "
-            "Dotted lines are what independent neurons give at this number of tokens.",
+            "Dotted lines show independent neurons at this number of tokens.",
         )
         figure = organisation_figure(organised, projection.sites)
         st.plotly_chart(figure, key="organisation", config={"displayModeBar": False})

@@ -112,7 +112,7 @@ def _settings(scene: Scene) -> PoleSettings:
         format_func=_SPACE_NAMES.__getitem__,
         key="pole space",
         on_change=_change_settings,
-        help="Which distances groups are searched in: distances on the map, as you see them; 1 − "
+        help="The distances in which groups are found: distances on the map, as you see them; 1 − "
         "ρ, which no map distorts; or 1 − |ρ|, which also puts neurons that fire against "
         "each other together.",
     )

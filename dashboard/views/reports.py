@@ -29,7 +29,7 @@ def show_reports(scene: Scene) -> None:
     found, others = _reports(scene)
     chosen = session.current().report
     if chosen is not None and chosen not in {**found, **others}:
-        session.note(f"There is no report '{chosen[:80]}' here: another one is shown.")
+        session.note(f"There is no report '{chosen[:80]}' here: another report is shown.")
         session.change(report=None)
     if not found:
         st.info(

@@ -36,6 +36,6 @@ def pruning_memory(architecture: Architecture) -> AbstractContextManager[None]:
     """Turn an out-of-memory error of calibrating, planning or refitting into a one-line error."""
     widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
     return out_of_memory(
-        f": one matrix of {widest:,} × {widest:,} neurons takes {size_text(8 * widest**2)}: make "
-        f"memory free, or take fewer {named('n_workers')} or fewer {named('n_sequences')}"
+        f": one matrix of {widest:,} × {widest:,} neurons takes {size_text(8 * widest**2)}: free "
+        f"memory, or give fewer {named('n_workers')} or fewer {named('n_sequences')}"
     )

@@ -56,8 +56,8 @@ class CalibrationText:
         lengths = np.diff(self.corpus.starts)
         if len(lengths) < n_sequences:
             raise UserError(
-                f"calibration text '{self.source}' has {len(lengths):,} sequences, and "
-                f"{n_sequences:,} are asked for: give more text or fewer {named('n_sequences')}",
+                f"calibration text '{self.source}' has {len(lengths):,} sequences, fewer than the "
+                f"requested {n_sequences:,}: give more text or fewer {named('n_sequences')}",
                 setting="n_sequences",
                 value=n_sequences,
             )

@@ -213,10 +213,10 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     spilled = replace(needs, spilled=needs.total > room)
     if spilled.total <= room:
         return spilled
-    limit = f"the {size_text(room)} that may be taken of the {size_text(free)} that are free"
+    limit = f"the {size_text(room)} that the run may take of {size_text(free)} free memory"
     if n_at_once > 1:
         limit = f"the {size_text(room)} that each of {n_at_once} processes may take"
-    remedy = f"make memory free, or take fewer {named('n_sequences')}"
+    remedy = f"free some memory, or give fewer {named('n_sequences')}"
     if budget is not None:
         share = f", {size_text(room)} for each of {n_at_once} processes" if n_at_once > 1 else ""
         limit = f"the budget of {size_text(budget)}{share}"
@@ -226,7 +226,7 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     if needs.after > needs.sums + needs.working:
         whose = "a cut model"
     raise UserError(
-        f"{whose} needs {enough_text(spilled.total)} of memory beside the model "
+        f"{whose} needs {enough_text(spilled.total)} of memory besides the model "
         f"({spilled.parts()}), more than {limit}: {remedy}",
         setting="memory_budget",
         value=budget,
@@ -250,7 +250,7 @@ def check_disk(needs: Needs, folder: Path, *, n_at_once: int = 1) -> None:
     if wanted > free + there:
         raise UserError(
             f"no space left: layers take up to {enough_text(wanted)} in '{folder}' until the run "
-            f"is done, and there are {size_text(free)} free: free some, or give a folder on "
+            f"is done, and {size_text(free)} are free: free some space, or give a folder on "
             f"another disk for {named('out')}",
             setting="out",
             value=str(folder),

@@ -78,8 +78,8 @@ class LayerFiles:
             )
         ):
             raise UserError(
-                f"'{self.folder}' is the place of this run's layers, and holds something else: "
-                f"give another folder for {named('out')}",
+                f"this run keeps its layers in '{self.folder}', which holds other files: give "
+                f"another folder for {named('out')}",
                 setting="out",
                 value=str(self.folder),
             )
@@ -93,7 +93,7 @@ class LayerFiles:
         """
         path = self.folder.with_name(f".{self.folder.name}.lock")
         told = (
-            f"another run is at work at '{self.folder}': wait for it, or give another folder for "
+            f"another run is using '{self.folder}': wait until it ends, or give another folder for "
             f"{named('out')}"
         )
         with disk_errors(path), alone(path, patience_s=0, told=told):

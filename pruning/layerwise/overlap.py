@@ -156,7 +156,7 @@ def check_same_layers(poles: Sequence[Poles], plans: Sequence[LayerPlan]) -> Non
     ours, theirs = [each.n_neurons for each in poles], [each.n_neurons for each in plans]
     if ours != theirs:
         raise UserError(
-            f"the poles are of {len(ours)} layers and {sum(ours):,} neurons, the plan of "
+            f"the poles cover {len(ours)} layers and {sum(ours):,} neurons, and the plan covers "
             f"{len(theirs)} and {sum(theirs):,}: give a plan and a projection of the same model"
         )
 
@@ -165,8 +165,8 @@ def _distinct(poles: Poles) -> list[Tensor]:
     """The neurons of each distinct pole."""
     if poles.n_distinct is None:
         raise UserError(
-            f"which poles of layer {poles.layer} are distinct is not known: find them in a "
-            "projection that keeps both halves of its corpus, with controls"
+            f"it isn't known which poles of layer {poles.layer} are distinct: find poles with "
+            "controls, in a projection that keeps both halves of its corpus"
         )
     chosen = [k for k, pole in enumerate(poles.poles) if pole.distinct]
     return [(poles.labels == k).nonzero()[:, 0] for k in chosen]

@@ -109,7 +109,7 @@ class LayerPlan:
             if each.by not in kept or each.neuron in kept or not 0 <= each.neuron < self.n_neurons:
                 return f"neuron {each.by} can't stand in for neuron {each.neuron}"
             if not isfinite(each.coefficient):
-                return f"neuron {each.by} stands in for another {each.coefficient} times"
+                return f"a coefficient of neuron {each.by} is {each.coefficient}"
         if self.groups and (
             len(self.groups) != self.n_neurons or set(self.groups) != set(range(len(self.kept)))
         ):

@@ -48,8 +48,8 @@ def check_reconstructable(architecture: Architecture) -> None:
     for layer, mlp in enumerate(mlps_of(architecture)):
         if mlp.activation is None:
             raise NotApplicable(
-                f"layer {layer} can't be reconstructed, nor refitted once averaged: its neurons "
-                "are not a known function of its MLP's inputs"
+                f"layer {layer} can't be reconstructed, or refitted after averaging: its neurons "
+                "aren't a known function of its MLP's inputs"
             )
 
 
@@ -161,7 +161,7 @@ def _train(
     best = min((start, trained), key=lambda each: _loss(each, mlp, *checked, limit))
     if not math.isfinite(_loss(best, mlp, *checked, limit)):
         raise UserError(
-            "what an MLP gives over the calibration text is not finite: try "
+            "an MLP's outputs over the calibration text aren't finite: try "
             f"{named('dtype', 'float32')}"
         )
     return best.to(kind.dtype)

@@ -89,7 +89,7 @@ class ReuseNeeds:
         """The same needs, with sums of as many layers at once as fit.
 
         Args:
-            budget: bytes that may be taken beside the loaded model; None for what is free, less a
+            budget: bytes that may be taken besides the loaded model; None for free memory, less a
                 margin.
         """
         room = room_of(budget) - self.fitting
@@ -177,7 +177,7 @@ def check_needs(needs: ReuseNeeds, budget: int | None) -> None:
     """Raise a UserError if one layer takes more memory than the budget.
 
     Args:
-        budget: bytes that may be taken beside the loaded model; None for what is free, less a
+        budget: bytes that may be taken besides the loaded model; None for free memory, less a
             margin.
     """
     room = room_of(budget)
@@ -185,17 +185,17 @@ def check_needs(needs: ReuseNeeds, budget: int | None) -> None:
         return
     limit = f"the budget is {size_text(room)}: raise {named('memory_budget')}"
     if budget is None:
-        limit = f"of what is free {size_text(room)} may be taken: make some free"
+        limit = f"{size_text(room)} of the free memory may be used: free some"
     parts = (
         f"{enough_text(needs.sums + needs.fitting)} for layer {needs.layer}, of "
         f"{needs.n_neurons:,} neurons and up to {needs.n_partners:,} partners",
-        f"{enough_text(needs.chapter)} for the method of pruning",
-        f"{enough_text(needs.model + needs.scoring)} for a model that is scored",
+        f"{enough_text(needs.chapter)} for the pruning method",
+        f"{enough_text(needs.model + needs.scoring)} for a scored model",
         *([f"{enough_text(needs.partners)} to find partners"] if needs.partners else []),
     )
     raise UserError(
-        f"out of memory: {enough_text(needs.total)} are needed beside the model ({', '.join(parts)}"
-        f"), and {limit}",
+        f"out of memory: needs {enough_text(needs.total)} besides the model ({', '.join(parts)}), "
+        f"and {limit}",
         setting="memory_budget",
         value=budget,
         expected=f"{needs.total} or more",

@@ -68,7 +68,7 @@ class LayerPartners:
         own = [len(each.rho) for each in self.layers]
         if own != list(widths):
             raise UserError(
-                f"the partners are of layers of {own} neurons, and this model's have "
+                f"the partners belong to layers with {own} neurons, and this model's layers have "
                 f"{list(widths)}: give a projection of this model, with all its layers",
                 setting="projection",
             )
@@ -114,7 +114,7 @@ def partners_from(projection: Path) -> LayerPartners:
     layers = [layer for layer, site in found.maps if site == SITE]
     if sorted(layers) != list(range(len(layers))):
         raise UserError(
-            f"projection '{projection}' has no {SITE} of some layers: make one of all layers",
+            f"projection '{projection}' lacks {SITE} of some layers: make one of all layers",
             setting="projection",
             value=str(projection),
         )
@@ -215,7 +215,7 @@ def check_layers(n_layers: int) -> None:
     """Raise a UserError if a model has only one layer."""
     if n_layers < 2:
         raise UserError(
-            f"the model has {n_layers} layer, so no neuron has an earlier one to take its value "
-            f"from: give {named('model')} with two layers or more",
+            f"the model has {n_layers} layer, so there is no earlier layer to take values from: "
+            f"give {named('model')} with two layers or more",
             setting="model",
         )

@@ -36,7 +36,6 @@ def check_disjoint(
     if is_telling or sum(sizes) > _MOST_SHARED * n_bytes:
         n_shared = len(shared)
         raise UserError(
-            f"calibration on '{calibration}' and evaluation on '{evaluation}' share "
-            f"{n_shared:,} document{'s' if n_shared > 1 else ''} of {len(evaluation_hashes):,}: "
-            "give other text"
+            f"calibration text '{calibration}' and evaluation text '{evaluation}' share "
+            f"{n_shared:,} of {len(evaluation_hashes):,} documents: give other text"
         )

@@ -119,7 +119,8 @@ def _show_side(
         return
     if not found:
         st.caption(
-            "None: the neuron has no correlation over these tokens, since it is dead or not finite."
+            "None: the neuron has no correlation over these tokens, because it is dead or not "
+            "finite."
         )
         return
     for each, (label, snippet) in zip(found, _described(scene, found), strict=True):

@@ -126,7 +126,7 @@ def _show_curve(view: ActivationView) -> None:
     left.plotly_chart(figure, key="activation curve")
     distance = number(view.relu_distance or 0.0, ".3f")
     right.caption(
-        "What the function gives for an input from −6 to 6. Its largest distance from a ReLU is "
+        "The function's output for inputs from −6 to 6. Its largest distance from a ReLU is "
         f"{distance}."
     )
 

@@ -74,7 +74,7 @@ def check_details(scene: Scene) -> None:
         session.change(isolate=None)
     beyond = sum(neuron >= n for neuron in chosen.marked)
     if beyond:
-        session.note(f"{where} lacks {beyond:,} of the marked neurons: the others are marked.")
+        session.note(f"{where} lacks {beyond:,} of the marked neurons: the rest are marked.")
         session.change(marked=tuple(neuron for neuron in chosen.marked if neuron < n))
     if chosen.grouping is not None and read_grouping(chosen.grouping) is None:
         session.note(

@@ -153,9 +153,8 @@ def choose_neurons(
         choice, saved = plan.choice(len(powers[layer]), n_partners), plan.saved
         if saved < need or len(choice.kept) == 0:
             raise NotApplicable(
-                f"layer {layer} can save {saved / operations.total:.1%} of its operations, and "
-                f"{need / operations.total:.1%} is asked of each layer but the first: give smaller "
-                f"{named('shares')}",
+                f"layer {layer} can save {saved / operations.total:.1%} of its operations, and has "
+                f"to save {need / operations.total:.1%}: give smaller {named('shares')}",
                 setting="shares",
                 value=share,
             )

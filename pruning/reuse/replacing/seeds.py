@@ -165,8 +165,8 @@ class SeedMaker:
         for layer, mlp in enumerate(mlps_of(self.architecture)):
             if not mlp.adds_to_stream:
                 raise NotApplicable(
-                    f"layer {layer} does not add what its MLP gives to the residual stream as it "
-                    "is, so no partner can write for a neuron of another layer"
+                    f"layer {layer} doesn't add its MLP's output directly to the residual stream, "
+                    "so no partner can write for a neuron of another layer"
                 )
 
 
