@@ -353,7 +353,7 @@ def measure(browser: Browser, n_neurons: int, n_times: int) -> list[Measurement]
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = [
         "| neurons | what | median | least to most | target |",
         "| --- | --- | --- | --- | --- |",

@@ -219,7 +219,7 @@ def qwen_shaped(sizes: Sizes, device: torch.device) -> LoadedModel:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = [
         "| model | tokens | what | seconds | of the forward passes | target |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,7 +1,7 @@
 """All measurements that need a GPU, in at most 8 minutes: ``python -m benchmarks.gpu``.
 
-It runs the tests marked ``gpu``, times both Triton kernels beside a copy and a product in float16,
-and times whole fits of a model with random weights, in the shape of Qwen2.5-0.5B, beside its bare
+It runs the tests marked ``gpu``, times both Triton kernels, a copy and a product in float16, and
+times whole fits of a model with random weights, in the shape of Qwen2.5-0.5B, beside its bare
 forward passes. Nothing is fetched. What can't be measured is told with its reason. ``--toy`` takes
 sizes of no meaning, and on a machine without a GPU Triton's interpreter, to try the command itself.
 """
@@ -151,7 +151,7 @@ def triton_version() -> str | None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = [
         "| part | what | size | median (least–most) | target | |",
         "| --- | --- | --- | --- | --- | --- |",

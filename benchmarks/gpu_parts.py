@@ -1,7 +1,7 @@
 """The parts of ``python -m benchmarks.gpu``, with their plans and measurements.
 
-Each runs in a process of its own and tells a figure as soon as it has it, so that one that fails or
-takes too long loses no more than what it has not yet told.
+Each runs in a separate process and reports a figure as soon as it is measured, so that a part that
+fails or takes too long loses only later figures.
 """
 
 from __future__ import annotations

@@ -145,9 +145,10 @@ class Part:
     """A part of the command.
 
     Attributes:
-        needs_s: with less time left it is not begun.
+        needs_s: it is skipped if less time is left.
         plan: its rows, without values.
-        measure: yields rows with values, and is told until when (``time.monotonic``) it may run.
+        measure: yields rows with values, and gets the time (``time.monotonic``) until which it may
+            run.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Tables of how organised maps are and what layouts keep: ``python -m benchmarks.maps DIR``.
 
-Prints Markdown, a row a layer and site, every figure beside what chance gives.
+Prints Markdown, with a row per layer and site, and every figure next to its value by chance.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def measure(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = [
         "| shape | N | method | share | forward passes | plan | least squares "
         "| both, of the passes | with the sums |",

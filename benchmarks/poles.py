@@ -1,6 +1,6 @@
 """Tables of a projection's poles with controls, as Markdown: ``python -m benchmarks.poles DIR``.
 
-Reads what ``pruning poles DIR`` kept, and finds what is missing. One row a layer and site; every
+Reads what ``pruning poles DIR`` kept, and finds what is missing. One row per layer and site; every
 count of the controls is the mean over their draws.
 """
 

@@ -239,7 +239,7 @@ def _keys(methods: str, shares: str, n_seeds: int) -> list[Key]:
     try:
         numbers = [float(part) for part in shares.split(",")]
     except ValueError:
-        raise SettingError("shares", shares, "are no numbers", "give for example 0.2,0.5") from None
+        raise SettingError("shares", shares, "aren't numbers", "give for example 0.2,0.5") from None
     for share in numbers:
         check_sparsity(share, "shares")
     names = methods.split(",")

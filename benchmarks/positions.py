@@ -295,7 +295,7 @@ def measure(given: argparse.Namespace) -> list[Measurement]:
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = ["| what | size | measured | target | |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         value = "–" if row.value is None else f"{row.value:,.4g} {row.unit}".strip()

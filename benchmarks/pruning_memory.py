@@ -150,7 +150,7 @@ def measure(arguments: Sequence[str], case: argparse.Namespace) -> Row:
 
 
 def table(row: Row) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = [
         f"Reported before it starts: {size_text(row.reported_bytes)}",
         "",

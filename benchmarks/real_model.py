@@ -1,9 +1,8 @@
 """A table of what pruning costs for a real model: ``python -m benchmarks.real_model MODEL``.
 
-Sweeps in parts, each an ordinary ``pruning sweep`` with ``--resume``: the command, given again,
-goes on where it was stopped. The parts are methods with least squares; methods with
-``reconstruct``; the best of each share on all windows; and speed and memory as ``pruning bench``
-measures them.
+Sweeps in parts, each an ordinary ``pruning sweep`` with ``--resume``: the same command continues a
+stopped run. The parts are methods with least squares; methods with ``reconstruct``; the best of
+each share on all windows; and speed and memory as ``pruning bench`` measures them.
 """
 
 from __future__ import annotations
@@ -336,7 +335,7 @@ def _shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise SettingError("shares", text, "are no numbers", "give for example 0.2,0.5") from None
+        raise SettingError("shares", text, "aren't numbers", "give for example 0.2,0.5") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -169,7 +169,7 @@ PARTS: dict[str, Callable[[Subject, Sequence[int], int], Row]] = {
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = ["| model | what | beside | seconds | ratio |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         parts = " + ".join(f"{name} {row.median(name):.3f} s" for name in row.beside)

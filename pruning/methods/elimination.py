@@ -149,7 +149,9 @@ class _ColumnProducts:
         self._place: dict[int, Tensor] = {}
 
     def of(self, j: int, losses: Tensor, n_likely: int) -> Tensor:
-        """Of column j, (n,); where it isn't known, those of least ``losses`` are made with it."""
+        """Products of column j, (n,); if unknown, those with the lowest ``losses`` are computed
+        with it.
+        """
         if j not in self._place:
             # At first those of a panel and half as many again, for the cheapest change.
             n = _MORE_PRODUCTS if self._place else n_likely + n_likely // 2

@@ -65,8 +65,9 @@ class PoleSettings:
 
     @property
     def name(self) -> str:
-        """What their file is called: space and size, what differs from ``eom``; equal for
-        settings that mean the same."""
+        """The name of their file: space, size, and settings that differ from ``eom``; equal for
+        settings with the same meaning.
+        """
         parts = [self.space, str(self.min_cluster_size)]
         if self.effective_min_samples != self.min_cluster_size:
             parts.append(f"samples{self.effective_min_samples}")
@@ -78,7 +79,7 @@ class PoleSettings:
 
     @property
     def key(self) -> str:
-        """All of them in one text; equal for settings that mean the same."""
+        """All settings in one text; equal for settings with the same meaning."""
         return (
             f"space={self.space},min_cluster_size={self.min_cluster_size},"
             f"min_samples={self.effective_min_samples},selection={self.selection},"

@@ -23,10 +23,10 @@ _NO_CONTROL = (
     f"{_HOW}, with the settings of the fit, adds it."
 )
 _HELP = (
-    "The eight neurons with the greatest |ρ| on each side, by Pearson's correlation over tokens. "
-    "The control puts as many random axes in the place of the neurons of all layers on that side, "
-    "and takes the best |ρ| among them: it tells whether single neurons recur in another layer, or "
-    "only directions."
+    "The eight neurons with the highest |ρ| on each side, by Pearson's correlation over tokens. "
+    "The control replaces the neurons of all layers on that side by as many random axes, and takes "
+    "the best |ρ| among them. It shows whether single neurons recur in another layer, or only "
+    "directions."
 )
 
 

@@ -239,7 +239,7 @@ class _Plan:
     loss: float
 
     def choice(self, n_neurons: int, k: int) -> Choice:
-        """The same as tensors."""
+        """The choice as tensors."""
         columns = {key: i for i, key in enumerate(dict.fromkeys(filter(None, self.keys)))}
         rows = torch.tensor([key[: 2 * k] for key in columns], dtype=torch.int64).reshape(-1, k, 2)
         is_kept = torch.ones(n_neurons, dtype=torch.bool)
