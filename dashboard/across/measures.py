@@ -86,19 +86,17 @@ def _by_chance(pair: LayerPair) -> float | None:
 
 
 _CONTROLS = (
-    "Rotated axes: random axes of the earlier layer's space in the place of its neurons. Shuffled "
-    "tokens: the later layer's tokens in a random order."
+    "Rotated axes: random axes of the earlier layer's space replace its neurons. Shuffled tokens: "
+    "the later layer's tokens are in a random order."
 )
-_BEST = (
-    "For each neuron of the later layer, the greatest |ρ| with any neuron of the earlier layer; "
-)
+_BEST = "For each neuron of the later layer, take the best |ρ| to any neuron of the earlier layer. "
 MEASURES: dict[str, Measure] = {
     "median": Measure(
         "Best |ρ|, median neuron",
         "best |ρ|, median neuron",
         "the median neuron's best |ρ|",
         ".2f",
-        _BEST + "of these, the median over the neurons.",
+        _BEST + "This is the median over neurons.",
         _CONTROLS,
         _of_levels("median"),
     ),
@@ -107,7 +105,7 @@ MEASURES: dict[str, Measure] = {
         "best |ρ|, 95th percentile",
         "the 95th percentile of the neurons' best |ρ|",
         ".2f",
-        _BEST + "of these, the value that 5% of the neurons exceed.",
+        _BEST + "This is the value that 5% of the neurons exceed.",
         _CONTROLS,
         _of_levels("percentile_95"),
     ),
@@ -118,8 +116,8 @@ MEASURES: dict[str, Measure] = {
         ".0%",
         "The share of the later layer's neurons whose best |ρ| in the earlier layer exceeds the "
         "95th percentile of the rotated control. By chance it is 5%.",
-        "The rotated control: random axes of the earlier layer's space in the place of its "
-        "neurons. Where there is nothing to find, 5% of neurons are above its 95th percentile.",
+        "In the rotated control, random axes of the earlier layer's space replace its neurons. If "
+        "there is nothing to find, 5% of neurons are above its 95th percentile.",
         {"Neurons": _above, "Control: by chance": _by_chance},
     ),
 }
