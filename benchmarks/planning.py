@@ -30,7 +30,7 @@ from projector.model.architecture.records import Mlp
 from projector.model.capture import Tap, capture
 from projector.statistics.covariance import RunningCovariance
 from pruning.calibration.moments import LayerMoments
-from pruning.calibration.text import DEFAULT_SEQUENCES
+from pruning.limits import DEFAULT_SEQUENCES
 from pruning.methods.method import Layer, Proposals
 from pruning.methods.plan import kept_width
 from pruning.methods.registry import method_named

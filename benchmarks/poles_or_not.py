@@ -24,7 +24,7 @@ from projector.storage.places import disk_errors
 from projector.storage.replacing import replacing_file
 from projector.storage.resuming import told_difference
 from projector.terminal.options import option_words
-from pruning.calibration.text import DEFAULT_SEQUENCES, read_calibration
+from pruning.calibration.text import read_calibration
 from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.making import LayerMaker
 from pruning.layerwise.overlap import (
@@ -38,6 +38,7 @@ from pruning.layerwise.overlap import (
     strata_of,
 )
 from pruning.layerwise.recipes import Recipe
+from pruning.limits import DEFAULT_SEQUENCES
 from pruning.methods.plan import LayerPlan, PruningPlan
 from pruning.methods.planning import check_sparsity
 from pruning.methods.registry import method_named

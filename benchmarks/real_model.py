@@ -25,10 +25,9 @@ from projector.storage.places import disk_errors
 from projector.storage.replacing import replacing_file
 from projector.terminal.options import option_words, parse_size
 from pruning.calibration.mlps import mlps_of
-from pruning.calibration.text import DEFAULT_SEQUENCES
+from pruning.limits import DEFAULT_SEQUENCES, DEFAULT_STEPS
 from pruning.methods.plan import LayerPlan, PruningPlan, kept_width
 from pruning.preparing import load_prunable
-from pruning.refit.reconstruction import DEFAULT_STEPS
 from pruning.reporting.files import JSON_FILE
 from pruning.scoring.speed import compare_speed
 from pruning.surgery import apply_plan

@@ -6,8 +6,8 @@ are different if a field differs, unless the field is declared with ``may_differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, Field, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -18,9 +18,28 @@ HELP, MAY_DIFFER, CHOICES, UNIT, BY_SOME = "help", "may_differ", "choices", "uni
 TOLD_BY = "told_by"
 
 
+@dataclass(frozen=True)
+class Template:
+    """A help text with ``{names}``, whose words take long to load.
+
+    A command line keeps the text as it is until a person asks for help.
+
+    Attributes:
+        words: name → what replaces it.
+    """
+
+    text: str
+    words: Callable[[], Mapping[str, str]]
+
+    def __call__(self) -> str:
+        """The whole text."""
+        return self.text.format(**self.words())
+
+
 def setting(
     default: Any = MISSING,
     *,
+    factory: Any = MISSING,
     help: str | Callable[[], str] = "",
     may_differ: bool = False,
     choices: Iterable[str] = (),
@@ -32,6 +51,7 @@ def setting(
 
     Args:
         default: the default value; without it, the setting is required.
+        factory: gives the default instead, if it depends on registered parts.
         help: one or two sentences of help; a function if the text depends on registered parts.
         may_differ: whether two runs count as the same run even if they differ in this field.
         choices: the valid values, for interfaces that list them.
@@ -49,6 +69,8 @@ def setting(
         BY_SOME: by_some,
         TOLD_BY: told_by,
     }
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
     return (
         field(metadata=metadata)
         if default is MISSING

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pruning.poles.finding import find_poles
     from pruning.poles.judging import judge_poles
     from pruning.poles.poles import Poles, PoleSettings
-    from pruning.pruning import PruneSettings, prune_model
+    from pruning.pruning import prune_model
     from pruning.saving import load_plan
+    from pruning.settings import PruneSettings
     from pruning.surgery import apply_plan
     from pruning.sweep.job import prepare_sweep
     from pruning.sweep.report import PruningReport
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "PoleSettings": "pruning.poles.poles",
     "Poles": "pruning.poles.poles",
-    "PruneSettings": "pruning.pruning",
+    "PruneSettings": "pruning.settings",
     "PruningPlan": "pruning.methods.plan",
     "PruningReport": "pruning.sweep.report",
     "SweepRequest": "pruning.sweep.settings",

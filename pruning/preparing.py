@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,13 +21,10 @@ from pruning.methods.method import Proposals
 from pruning.methods.planning import check_allocates
 from pruning.methods.registry import method_named
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import MAP_POLES, PoleSettings
+from pruning.poles.poles import PoleSettings
 from pruning.refit.refits import check_has_bias
 from pruning.refit.registry import refit_named
-
-# |ρ|, because anti-correlated neurons can stand in too; leaf, because with eom on ρ one pole would
-# hold nearly all neurons.
-CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
+from pruning.settings import PoleOptions
 
 
 @dataclass(frozen=True)
@@ -44,32 +41,6 @@ BUNDLED_TEXTS = UsualTexts("stdlib:train", "stdlib:heldout")
 def usual_texts(model: str) -> UsualTexts | None:
     """The usual texts of a model, by its name; None for models that need texts to be given."""
     return BUNDLED_TEXTS if model == BUNDLED else None
-
-
-@dataclass(frozen=True)
-class PoleOptions:
-    """Settings of the poles that propose stand-ins; None is the default.
-
-    Raises:
-        UserError: on creation, if a setting is invalid.
-    """
-
-    space: str | None = None
-    min_cluster_size: int | None = None
-    selection: str | None = None
-
-    def __post_init__(self) -> None:
-        self.settings(has_statistics=True)
-
-    def settings(self, *, has_statistics: bool) -> PoleSettings:
-        """The given settings. By default poles on |ρ|, or on the map if there are no statistics.
-
-        Args:
-            has_statistics: whether the projection keeps them.
-        """
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        on_map = self.space == "positions" or (self.space is None and not has_statistics)
-        return replace(MAP_POLES if on_map else CORRELATION_POLES, **given)
 
 
 def load_prunable(

@@ -10,7 +10,7 @@ from typing import Any
 
 from projector.corpus.batches import Corpus
 from projector.corpus.sources import read_documents
-from projector.errors import SettingError, check_least
+from projector.errors import check_least
 from projector.memory import give_back
 from projector.model.architecture.records import Architecture
 from projector.model.hashing import hash_checkpoint
@@ -18,22 +18,16 @@ from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.storage.resuming import Step, Work, decide, told_difference
 from pruning.calibration.budget import pruning_memory
-from pruning.calibration.text import (
-    DEFAULT_SEQUENCES,
-    LEAST_SEQUENCES,
-    CalibrationText,
-    read_calibration,
-)
+from pruning.calibration.text import CalibrationText, read_calibration
 from pruning.layerwise.budget import Needs, check_disk, needs_of, within
 from pruning.layerwise.cutting import cut_model
 from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.recipes import Recipe
 from pruning.methods.method import Proposals
 from pruning.methods.plan import PLAN_FILE
-from pruning.methods.planning import check_options, check_projection, reads_projection
+from pruning.methods.planning import check_projection, reads_projection
 from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
-    PoleOptions,
     check_possible,
     load_own,
     load_prunable,
@@ -41,42 +35,11 @@ from pruning.preparing import (
     pruning_versions,
     read_proposals,
 )
-from pruning.refit.reconstruction import DEFAULT_STEPS, products_in
-from pruning.refit.registry import REFITS, refit_named
+from pruning.refit.reconstruction import products_in
+from pruning.refit.registry import REFITS
 from pruning.saving import Saved, check_out, load_facts, load_plan, save_pruned
+from pruning.settings import PruneSettings
 from pruning.surgery import count_parameters, round_weights
-
-# Largest seed that every random number generator takes after a layer's number is added.
-MOST_SEEDS = 2**31
-
-
-@dataclass(frozen=True)
-class PruneSettings:
-    """What to remove, and how to refit the rest.
-
-    Attributes:
-        poles: for methods that read a projection, see :func:`pruning.preparing.read_proposals`.
-    """
-
-    method: str = "poles"
-    sparsity: float = 0.3
-    refit: str = "reconstruct"
-    n_sequences: int = DEFAULT_SEQUENCES
-    n_steps: int = DEFAULT_STEPS
-    allocation: str = "uniform"
-    round_to: int = 1
-    seed: int = 0
-    poles: PoleOptions | None = None
-
-    def __post_init__(self) -> None:
-        check_options(self.method, self.sparsity, self.allocation, self.round_to)
-        refit_named(self.refit)
-        check_least("n_sequences", self.n_sequences, LEAST_SEQUENCES)
-        check_least("n_steps", self.n_steps, 1)
-        check_least("seed", self.seed, 0)
-        if self.seed >= MOST_SEEDS:
-            raise SettingError("seed", self.seed, "is too large", f"give less than {MOST_SEEDS:,}")
-
 
 # Facts that a user sets, by the names of arguments.
 _SETTINGS = ("device", "dtype", *(each.name for each in fields(PruneSettings)))

@@ -23,7 +23,7 @@ from dashboard.state.scene import Scene
 from dashboard.views.reports import show_reports
 from projector.corpus.sources import sources_help
 from projector.errors import UserError
-from pruning.calibration.text import DEFAULT_SEQUENCES
+from pruning.limits import DEFAULT_SEQUENCES
 from pruning.methods.method import Method
 from pruning.methods.plan import PLAN_FILE
 from pruning.methods.registry import METHODS

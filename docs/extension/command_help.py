@@ -8,10 +8,11 @@ from typing import Any
 import click
 import typer
 from docutils import nodes
-from rich.text import Text
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from tables import table
+from tables import plain, table
+
+from pruning.terminal.told import filled
 
 
 class CommandHelp(SphinxDirective):
@@ -31,7 +32,7 @@ class CommandHelp(SphinxDirective):
         self.state.document.note_explicit_target(section)
         section += nodes.title("", "", nodes.literal("", title))
         for paragraph in (command.help or "").split("\n\n"):
-            section += nodes.paragraph("", _plain(paragraph))
+            section += nodes.paragraph("", plain(paragraph))
         context = click.Context(command, info_name=title)
         usage = " ".join([title, *command.collect_usage_pieces(context)])
         section += nodes.literal_block(usage, usage, language="text")
@@ -52,12 +53,7 @@ def _row(parameter: click.Parameter) -> tuple[str, str, str]:
 
 
 def _help(parameter: click.Parameter) -> str:
-    return _plain(str(getattr(parameter, "help", "") or ""))
-
-
-def _plain(marked: str) -> str:
-    """A help text as it is read, without Rich's marks."""
-    return " ".join(Text.from_markup(marked).plain.split())
+    return plain(filled(str(getattr(parameter, "help", "") or "")))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

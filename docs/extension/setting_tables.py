@@ -9,7 +9,7 @@ from typing import get_type_hints
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from tables import table
+from tables import plain, table
 
 from projector.settings import help_of
 
@@ -25,7 +25,7 @@ class Settings(SphinxDirective):
         get_type_hints(kind)
         rows = []
         for each in fields(kind):
-            told = help_of(each)
+            told = plain(help_of(each))
             if not told:
                 raise self.error(f"{name}.{each.name} has no help text")
             default = "" if each.default in (MISSING, None) else repr(each.default)

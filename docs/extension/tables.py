@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from docutils import nodes
+from rich.text import Text
 
 Row = tuple[str, str, str]
+
+
+def plain(marked: str) -> str:
+    """A help text as it is read, without Rich's marks."""
+    return " ".join(Text.from_markup(marked).plain.split())
 
 
 def table(head: Row, rows: Sequence[Row]) -> nodes.table:

@@ -10,8 +10,14 @@ from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import typer
 
-from projector.settings import UNIT, help_of
-from projector.terminal.options import option_words, parse_layers, parse_sites, parse_size
+from projector.settings import HELP, UNIT, Template, help_of
+from projector.terminal.options import (
+    option_words,
+    parse_layers,
+    parse_numbers,
+    parse_sites,
+    parse_size,
+)
 from projector.terminal.screen import Screen
 
 Kind = TypeVar("Kind")
@@ -142,7 +148,12 @@ def _reader(each: Field[Any], annotation: Any) -> Callable[[str | None, str], An
     if each.metadata.get(UNIT) == "bytes":
         return parse_size
     kinds = {get_args(part)[0] for part in _alternatives(annotation) if get_origin(part) is tuple}
-    return parse_layers if int in kinds else parse_sites if str in kinds else None
+    readers: dict[type, Callable[[str | None, str], Any]] = {
+        int: parse_layers,
+        float: parse_numbers,
+        str: parse_sites,
+    }
+    return next((read for kind, read in readers.items() if kind in kinds), None)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -158,20 +169,25 @@ def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
         if each.default is None:
             flag = f"{flag}/{no}"
         elif each.default:
-            flag = f" /{no}"
+            yes = option_words(each.name, (True,))
+            flag = f"{yes if yes.startswith('--') else ' '}/{no}"
+    default = None if each.default_factory is not MISSING else each.default
     if _reader(each, annotation) is not None:
         annotation = str | None
-    elif each.default is None:
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+    elif default is None:
         # Also of a field that is given a value when its settings are made.
         annotation = annotation | None
-    is_needed = each.default is MISSING
-    default = ... if is_needed else each.default
+    is_needed = default is MISSING
     shows = not is_needed and default is not None and not isinstance(default, bool)
-    option = typer.Option(flag, help=help_of(each), show_default=shows)
+    told = each.metadata.get(HELP)
+    text = told.text if isinstance(told, Template) else help_of(each)
+    option = typer.Option(flag, help=text, show_default=shows)
     return inspect.Parameter(
         each.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
+        default=... if is_needed else default,
         annotation=Annotated[annotation, option],
     )
 

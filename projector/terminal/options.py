@@ -26,18 +26,24 @@ class OutOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class LoadingOptions:
     """How a model is loaded; the arguments of :func:`projector.model.loading.load_model`."""
 
-    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, mps.")
-    device_map: str | None = setting(
-        None, help="auto: spread a model that no single device holds over all of them."
-    )
+    device: str = setting("auto", help="Device to run on: auto, cpu, cuda, cuda:1 or mps.")
     dtype: str = setting(
-        "auto", help="auto, float32, bfloat16, float16: what the model computes in."
+        "auto", help="Type that the model computes in: auto, float32, bfloat16 or float16."
     )
     revision: str | None = setting(None, help="Branch, tag or commit of a hub model.")
     trust_remote_code: bool = setting(False, help="Run the code that comes with the model.")
+
+
+@dataclass(frozen=True)
+class ModelOptions(LoadingOptions):
+    """How a model is loaded that may be spread over several devices."""
+
+    device_map: str | None = setting(
+        None, help="auto: spread a model that no single device holds over all of them."
+    )
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -65,8 +71,25 @@ def parse_layers(text: str | None, setting: str = "layers") -> tuple[int, ...] |
 
 
 def parse_sites(text: str | None, setting: str = "sites") -> tuple[str, ...] | None:
-    """``mlp_post,attn_out`` → its parts."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))
+    """``mlp_post,attn_out`` → its parts, without empty ones; ``("",)`` if there are no others."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(filter(None, parts)) or ("",)
+
+
+def parse_numbers(text: str | None, setting: str) -> tuple[float, ...] | None:
+    """``0.1, 0.3`` → its parts.
+
+    Raises:
+        SettingError: on ``setting``, for another text.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingError(setting, text, "can't be read", "write for example 0.1,0.3") from error
 
 
 def parse_size(text: str | None, setting: str = "memory_budget") -> int | None:
@@ -98,9 +121,15 @@ _SWITCHES = {
 def name_options(**options: str) -> None:
     """Register option names that differ from the names of settings: ``p="--lp"``.
 
-    Each package registers those of its own commands.
+    ``on="--yes/--no"`` names both options of a switch, ``on="/--no"`` only the one that turns it
+    off. Each package registers those of its own commands.
     """
-    _OPTIONS.update(options)
+    for name, words in options.items():
+        yes, slash, no = words.partition("/")
+        if slash:
+            _SWITCHES.update({(name, False): no} | ({(name, True): yes} if yes else {}))
+        else:
+            _OPTIONS[name] = words
 
 
 name_options(p="--lp", packed="--pack")

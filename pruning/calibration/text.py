@@ -18,11 +18,8 @@ from projector.model.architecture.records import Architecture
 from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
+from pruning.limits import DEFAULT_SEQUENCES, HELD_OUT_EVERY
 
-DEFAULT_SEQUENCES = 256
-# The last of every five sequences is held out, to check estimates on unseen text.
-_HELD_OUT_EVERY = 5
-LEAST_SEQUENCES = _HELD_OUT_EVERY
 _CHARACTERS_A_TOKEN = 8
 
 
@@ -154,13 +151,13 @@ def _first_characters(documents: Iterator[Document], most: int) -> Iterator[Docu
 def is_held_out(batch: Batch) -> Tensor:
     """Mark the held-out sequences of a batch, (B,) bool."""
     index = torch.arange(batch.first, batch.first + len(batch.input_ids))
-    return index % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    return index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
 def n_fit_tokens(corpus: Corpus) -> int:
     """Number of tokens that estimates are made from: those of sequences that are not held out."""
     counts = np.maximum(np.diff(corpus.starts) - corpus.skip_first, 0)
-    held_out = np.arange(len(counts)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    held_out = np.arange(len(counts)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     return int(counts[~held_out].sum())
 
 
@@ -176,10 +173,10 @@ def check_count(n_tokens: int, n_sequences: int, widths: Sequence[int]) -> None:
     """Raise a UserError if there are fewer tokens than neurons in the widest layer."""
     widest = max(widths)
     if n_tokens < widest:
-        n_fit = n_sequences - n_sequences // _HELD_OUT_EVERY
+        n_fit = n_sequences - n_sequences // HELD_OUT_EVERY
         needed_fit = -(-widest * n_fit // max(1, n_tokens))
         # Held-out sequences come between them.
-        needed = needed_fit + (needed_fit - 1) // (_HELD_OUT_EVERY - 1)
+        needed = needed_fit + (needed_fit - 1) // (HELD_OUT_EVERY - 1)
         raise UserError(
             f"{n_tokens:,} calibration tokens are too few for {widest:,} neurons, whose moments "
             f"are singular below {widest:,} tokens: give {named('n_sequences', needed)} or more",

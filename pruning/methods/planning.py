@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_choice, check_least, named
+from pruning.limits import ALLOCATIONS
 from pruning.methods.importance import standardized
 from pruning.methods.method import Layer, Method
 from pruning.methods.plan import LayerPlan, NotApplicable, kept_width
 from pruning.methods.registry import METHODS, method_named
-
-ALLOCATIONS = ("uniform", "global")
 
 
 def costs_of(method: Method, layer: Layer) -> Tensor:

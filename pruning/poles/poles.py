@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from projector.errors import SettingError, check_choice, check_least
-from projector.projection.overview import Overview
+from projector.settings import setting
+
+if TYPE_CHECKING:
+    # Loaded for their names alone: a command line reads the settings here.
+    from torch import Tensor
+
+    from projector.projection.overview import Overview
 
 SPACES = ("positions", "correlation", "abs-correlation")
 SELECTIONS = ("eom", "leaf")
@@ -29,19 +33,36 @@ class PoleSettings:
     Attributes:
         space: where distances are taken: ``positions``, ``correlation`` (1 − ρ) or
             ``abs-correlation`` (1 − ``|ρ|``).
-        min_cluster_size: the fewest neurons of a pole.
-        min_samples: how many neighbours make a neighbourhood dense: the more, the more noise.
-            None: ``min_cluster_size``.
-        selection: ``eom``, the poles that last longest as density rises, or ``leaf``, the smallest.
-        epsilon: poles closer than this are one, in the distance of the space.
+        min_samples: None for ``min_cluster_size``.
+        epsilon: in the distance of the space.
+
+    Raises:
+        SettingError: on creation, for a value that isn't possible.
     """
 
-    space: str = "correlation"
-    # In a layer of some hundred neurons, larger sizes leave two poles, one with nearly all neurons.
-    min_cluster_size: int = 3
-    min_samples: int | None = None
-    selection: str = "leaf"
-    epsilon: float = 0.0
+    space: str = setting(
+        "correlation",
+        help="Distances to cluster: [b]correlation[/b] (1 − ρ), [b]abs-correlation[/b] (1 − |ρ|: "
+        "anti-correlated neurons are close too), or [b]positions[/b] on the map. If the "
+        "projection keeps no statistics, the default is positions.",
+        choices=SPACES,
+    )
+    # In a layer of some hundred neurons, a larger size leaves two poles, one with nearly all.
+    min_cluster_size: int = setting(3, help="Minimum pole size, in neurons.")
+    min_samples: int | None = setting(
+        None,
+        help="Number of neighbours that define density; a higher number leaves more neurons as "
+        "noise. By default the minimum pole size.",
+    )
+    selection: str = setting(
+        "leaf",
+        help="[b]leaf[/b]: the smallest groups. [b]eom[/b]: those that last longest as density "
+        "rises. In space positions, the default is eom.",
+        choices=SELECTIONS,
+    )
+    epsilon: float = setting(
+        0.0, help="Merge poles whose distance, measured in the space, is below this."
+    )
 
     def __post_init__(self) -> None:
         check_choice("space", self.space, SPACES)

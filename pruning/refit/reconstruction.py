@@ -33,7 +33,6 @@ from pruning.refit.record import Refit
 from pruning.refit.streams import DenseBlock, DenseStreams
 from pruning.surgery import write_weights
 
-DEFAULT_STEPS = 200
 _BATCH_TOKENS = 1024
 # Adam's step, as a share of the weights' root mean square, because models differ in scale.
 _RELATIVE_RATE = 0.015

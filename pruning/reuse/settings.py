@@ -1,4 +1,4 @@
-"""What an experiment on reuse compares, and what it is asked to do."""
+"""What an experiment on reuse compares, and what it is asked to do. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from projector.corpus.sources import read_documents
-from projector.errors import SettingError, UserError, check_choice, check_least, check_seed, named
+from projector.errors import SettingError, check_choice, check_least, check_seed
 from projector.settings import setting
 from projector.statistics.cross_layer.records import N_PARTNERS
-from pruning.calibration.text import DEFAULT_SEQUENCES, LEAST_SEQUENCES
-from pruning.methods.registry import METHODS
+from pruning.limits import DEFAULT_SEQUENCES, LEAST_SEQUENCES
+from pruning.settings import (
+    MEMORY_HELP,
+    SEEDS_HELP,
+    SEQUENCE_LENGTH_HELP,
+    SEQUENCES_HELP,
+    WINDOWS_HELP,
+    check_each_once,
+    check_texts,
+)
 
 # A reused neuron saves the vectors that it reads by, and not the one that it writes by: two of
 # three where MLPs are gated, and one of two where they are not. So no more can be saved.
@@ -26,34 +33,38 @@ class ReuseSettings:
     """What to compare. Every field decides the rows.
 
     Attributes:
-        shares: of the operations of all MLPs, to be saved; in [0, 2/3], and for a model whose MLPs
-            are not gated in [0, 1/2].
-        n_seeds: seeds ``seed`` … ``seed`` + n − 1; each draws its own calibration sequences.
-        n_sequences: calibration sequences a seed.
-        n_windows: windows of the evaluation text that every row is scored on, drawn evenly; None
-            for all.
+        shares: in [0, 2/3], or in [0, 1/2] for a model whose MLPs are not gated.
+        n_seeds: seeds ``seed`` … ``seed`` + n − 1.
+        n_windows: drawn evenly from the evaluation text; None for all.
         n_partners: neurons that one reused neuron is fitted to, 1 to 8.
-        sequence_length: tokens of a calibration sequence; None for 256, or as many as the model
-            takes.
-        pruning_method: the one of :data:`pruning.methods.registry.METHODS` that reuse is compared
-            with, refitted by least squares.
-        seed: the first.
+        pruning_method: one of :data:`pruning.methods.registry.METHODS`.
 
     Raises:
-        SettingError: on creation, for what can't be.
+        SettingError, UserError: on creation, for a value that isn't possible.
     """
 
-    shares: tuple[float, ...] = (0.05, 0.1, 0.2)
-    n_seeds: int = 3
-    n_sequences: int = DEFAULT_SEQUENCES
-    n_windows: int | None = None
-    n_partners: int = 1
-    sequence_length: int | None = None
-    pruning_method: str = "obs"
-    seed: int = 0
+    shares: tuple[float, ...] = setting(
+        (0.05, 0.1, 0.2),
+        help="Shares of the operations of all MLPs to save, comma-separated.",
+    )
+    n_seeds: int = setting(3, help=SEEDS_HELP)
+    n_sequences: int = setting(DEFAULT_SEQUENCES, help=SEQUENCES_HELP)
+    n_windows: int | None = setting(64, help=WINDOWS_HELP)
+    n_partners: int = setting(
+        1,
+        help="If one partner beats random ones, also try reuse with this many partners per "
+        f"neuron, at most {MOST_PARTNERS}.",
+    )
+    sequence_length: int | None = setting(None, help=SEQUENCE_LENGTH_HELP)
+    pruning_method: str = setting(
+        "obs", help="Pruning method to compare reuse with, refitted by least squares."
+    )
+    seed: int = setting(0, help="The first seed.")
 
     def __post_init__(self) -> None:
-        _check_some("shares", self.shares)
+        from pruning.methods.registry import METHODS
+
+        check_each_once("shares", self.shares)
         check_shares(self.shares)
         if not any(self.shares):
             raise SettingError("shares", 0, "saves nothing", "give one above 0")
@@ -94,13 +105,6 @@ def check_shares(shares: Collection[float], most: float = MOST_GATED) -> None:
             )
 
 
-def _check_some(name: str, values: Collection[object]) -> None:
-    if not values:
-        raise UserError(f"{named(name)} names none: give at least one", setting=name)
-    if len(set(values)) < len(values):
-        raise UserError(f"{named(name)} names one twice: give each once", setting=name)
-
-
 @dataclass(frozen=True)
 class ReuseRequest:
     """What an experiment is asked to do, by names alone.
@@ -120,19 +124,19 @@ class ReuseRequest:
     settings: ReuseSettings = setting(told_by="settings")
     calibration: str = setting(told_by="calibration")
     evaluation: str = setting(told_by="evaluation")
-    projection: Path | None = setting(None, told_by="projection")
+    projection: Path | None = setting(
+        None,
+        help="Folder of the model's projection with partners across layers, made by `projector "
+        "fit --cross-layer`. By default partners are found in the calibration text.",
+        told_by="projection",
+    )
     revision: str | None = setting(None, told_by="model")
     device: str = setting("auto", told_by="device")
     dtype: str = setting("auto", told_by="dtype")
     trust_remote_code: bool = setting(False, may_differ=True)
-    memory_budget: int | None = setting(None, may_differ=True)
+    memory_budget: int | None = setting(None, help=MEMORY_HELP, may_differ=True, unit="bytes")
 
     def check(self) -> None:
         """Raise a UserError for what is wrong before anything is loaded."""
-        for source in (self.calibration, self.evaluation):
-            read_documents(source)
-        if self.calibration == self.evaluation:
-            raise UserError(
-                f"calibration and evaluation are the same text, '{self.calibration}': give two"
-            )
+        check_texts(self.calibration, (self.evaluation,))
         check_least("memory_budget", self.memory_budget, 1)

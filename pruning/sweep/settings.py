@@ -1,20 +1,41 @@
-"""What a sweep compares, and what it is asked to do."""
+"""What a sweep compares, and what it is asked to do. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from projector.corpus.sources import read_documents
 from projector.errors import SettingError, UserError, check_choice, check_least, named
 from projector.settings import setting
-from pruning.calibration.text import DEFAULT_SEQUENCES, LEAST_SEQUENCES
-from pruning.methods.planning import ALLOCATIONS, check_projection, check_sparsity, reads_projection
-from pruning.methods.registry import METHODS, method_named
-from pruning.preparing import PoleOptions
-from pruning.refit.reconstruction import DEFAULT_STEPS
-from pruning.refit.registry import REFITS, refit_named
+from pruning.limits import ALLOCATIONS, DEFAULT_SEQUENCES, DEFAULT_STEPS, LEAST_SEQUENCES
+from pruning.settings import (
+    ALLOCATION_HELP,
+    MEMORY_HELP,
+    POLES_HELP,
+    PROJECTION_HELP,
+    ROUND_TO_HELP,
+    SEEDS_HELP,
+    SEQUENCE_LENGTH_HELP,
+    SEQUENCES_HELP,
+    STEPS_HELP,
+    WINDOWS_HELP,
+    PoleOptions,
+    check_each_once,
+    check_texts,
+    registered,
+)
+
+
+def _all_methods() -> tuple[str, ...]:
+    from pruning.methods.registry import METHODS
+
+    return tuple(METHODS)
+
+
+def _all_refits() -> tuple[str, ...]:
+    from pruning.refit.registry import REFITS
+
+    return tuple(REFITS)
 
 
 @dataclass(frozen=True)
@@ -22,24 +43,41 @@ class SweepSettings:
     """What to compare. Every field decides the rows.
 
     Attributes:
-        methods: by default all that are registered; likewise ``refits``.
-        n_seeds: seeds 0 … n − 1; each draws its own calibration sequences.
-        n_sequences: calibration sequences a seed.
-        n_steps: of a refit that trains, in each layer.
+        methods, refits: by default all that are registered.
+        n_seeds: seeds 0 … n − 1.
         poles: for methods that read a projection, see :func:`pruning.preparing.read_proposals`.
+
+    Raises:
+        SettingError, UserError: on creation, for a value that isn't possible.
     """
 
-    methods: tuple[str, ...] = field(default_factory=lambda: tuple(METHODS))
-    sparsities: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
-    refits: tuple[str, ...] = field(default_factory=lambda: tuple(REFITS))
-    n_seeds: int = 3
-    n_sequences: int = DEFAULT_SEQUENCES
-    n_steps: int = DEFAULT_STEPS
-    allocation: str = "uniform"
-    round_to: int = 1
-    poles: PoleOptions | None = None
+    methods: tuple[str, ...] = setting(
+        factory=_all_methods,
+        help=registered(
+            "Methods to compare, comma-separated. By default all: {method_names}; "
+            "`pruning prune --help` describes each."
+        ),
+    )
+    sparsities: tuple[float, ...] = setting(
+        (0.1, 0.2, 0.3, 0.5),
+        help="Shares of each layer's MLP neurons to remove, comma-separated.",
+    )
+    refits: tuple[str, ...] = setting(
+        factory=_all_refits,
+        help=registered("Refits to compare, comma-separated. By default all: {refit_names}."),
+    )
+    n_seeds: int = setting(3, help=SEEDS_HELP)
+    n_sequences: int = setting(DEFAULT_SEQUENCES, help=SEQUENCES_HELP)
+    n_steps: int = setting(DEFAULT_STEPS, help=STEPS_HELP)
+    allocation: str = setting("uniform", help=ALLOCATION_HELP, choices=ALLOCATIONS)
+    round_to: int = setting(1, help=ROUND_TO_HELP)
+    poles: PoleOptions | None = setting(None, help=POLES_HELP)
 
     def __post_init__(self) -> None:
+        from pruning.methods.planning import check_sparsity
+        from pruning.methods.registry import method_named
+        from pruning.refit.registry import refit_named
+
         for method in self.methods:
             method_named(method, "methods")
         for sparsity in self.sparsities:
@@ -48,9 +86,9 @@ class SweepSettings:
             refit_named(kind, "refits")
         check_choice("allocation", self.allocation, ALLOCATIONS)
         check_least("round_to", self.round_to, 1)
-        _check_each_once("methods", self.methods)
-        _check_each_once("sparsities", self.sparsities)
-        _check_each_once("refits", self.refits)
+        check_each_once("methods", self.methods)
+        check_each_once("sparsities", self.sparsities)
+        check_each_once("refits", self.refits)
         if not any(self.sparsities):
             raise SettingError("sparsities", 0, "removes nothing", "give one above 0")
         check_least("n_seeds", self.n_seeds, 1)
@@ -60,6 +98,9 @@ class SweepSettings:
     @property
     def needs_regular_moments(self) -> bool:
         """Whether a method or a refit inverts the neurons' moments."""
+        from pruning.methods.registry import METHODS
+        from pruning.refit.registry import REFITS
+
         return any(METHODS[name].needs_regular_moments for name in self.methods) or any(
             REFITS[name].needs_regular_moments for name in self.refits
         )
@@ -67,14 +108,9 @@ class SweepSettings:
     @property
     def reads_projection(self) -> bool:
         """Whether a method reads the model's projection."""
+        from pruning.methods.planning import reads_projection
+
         return reads_projection(self.methods)
-
-
-def _check_each_once(name: str, values: Collection[object]) -> None:
-    if not values:
-        raise UserError(f"{named(name)} is empty: give at least one", setting=name)
-    if len(set(values)) < len(values):
-        raise UserError(f"{named(name)} repeats a value: give each once", setting=name)
 
 
 @dataclass(frozen=True)
@@ -97,29 +133,29 @@ class SweepRequest:
     settings: SweepSettings = setting(told_by="settings")
     calibration: str = setting(told_by="calibration")
     evaluations: tuple[str, ...] = setting(told_by="evaluations")
-    projection: Path | None = setting(None, told_by="projection")
-    n_windows: int = setting(64, told_by="evaluations")
-    with_winners: bool = setting(True, may_differ=True)
-    sequence_length: int | None = setting(None, told_by="calibration")
+    projection: Path | None = setting(None, help=PROJECTION_HELP, told_by="projection")
+    n_windows: int = setting(64, help=WINDOWS_HELP, told_by="evaluations")
+    with_winners: bool = setting(
+        True,
+        help="Whether to score the best combination at each sparsity again on all windows. By "
+        "default yes.",
+        may_differ=True,
+    )
+    sequence_length: int | None = setting(None, help=SEQUENCE_LENGTH_HELP, told_by="calibration")
     revision: str | None = setting(None, told_by="model")
     device: str = setting("auto", told_by="device")
     dtype: str = setting("auto", told_by="dtype")
     trust_remote_code: bool = setting(False, may_differ=True)
-    memory_budget: int | None = setting(None, may_differ=True)
+    memory_budget: int | None = setting(None, help=MEMORY_HELP, may_differ=True, unit="bytes")
 
     def check(self) -> None:
         """Raise a UserError for mistakes that can be seen before anything is loaded."""
-        for source in (self.calibration, *self.evaluations):
-            read_documents(source)
+        from pruning.methods.planning import check_projection
+
+        check_texts(self.calibration, self.evaluations)
         if not self.evaluations:
             raise UserError(
                 f"{named('evaluations')} is empty: give at least one text", setting="evaluations"
-            )
-        if self.calibration in self.evaluations:
-            raise UserError(
-                f"calibration and evaluation are the same text, '{self.calibration}': give two",
-                setting="calibration",
-                value=self.calibration,
             )
         check_least("n_windows", self.n_windows, 1)
         check_least("memory_budget", self.memory_budget, 1)

@@ -2,117 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
-import typer
 from rich.markup import escape
 
+from projector.corpus.sources import read_documents, sources_help
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen
-from pruning.terminal.options import Device, Dtype, Json, Model, Revision, TrustRemoteCode
+from pruning.terminal.options import Model
 
-Corpus = Annotated[
-    str,
-    typer.Option(
-        help="{sources}.",
-        show_default=False,
-    ),
-]
-ProtocolName = Annotated[
-    str,
-    typer.Option(
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """The text, and how it is cut and scored."""
+
+    corpus: str = setting(help=lambda: f"{sources_help()}.")
+    protocol: str = setting(
+        "windows",
         help="How text is cut and scored. [b]windows[/b]: windows that don't overlap; "
         "[b]stride[/b]: windows that do; [b]gptq-2048[/b]; [b]lm-eval-word[/b]: per document "
-        "and word."
-    ),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(
+        "and word.",
+    )
+    stride: int | None = setting(
+        None,
         help="Tokens from one window's start to the next one's, for --protocol stride. By default "
-        "1,024, or half a window.",
-        show_default=False,
-    ),
-]
-MaxWindows = Annotated[
-    int | None,
-    typer.Option(
-        help="Maximum number of windows, drawn evenly over the corpus. All by default.",
-        show_default=False,
-    ),
-]
-Detokenize = Annotated[
-    bool,
-    typer.Option(
-        "--detokenize",
-        help="Undo WikiText's spaces around punctuation, for --protocol lm-eval-word.",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        help="Windows scored at once. By default as many as fit in the memory set aside.",
-        show_default=False,
-    ),
-]
+        "1,024, or half a window if that is less.",
+    )
+    max_windows: int | None = setting(
+        None,
+        help="Maximum number of windows, sampled evenly over the corpus. By default all.",
+    )
+    detokenize: bool = setting(
+        False, help="Undo WikiText's spaces around punctuation, for --protocol lm-eval-word."
+    )
+    batch_size: int | None = setting(
+        None,
+        help="Windows per batch. By default as many as fit in the memory set aside for them.",
+    )
 
 
+@command
 def perplexity(
+    screen: Screen,
     model: Model = "bundled",
-    corpus: Corpus = ...,  # type: ignore[assignment]
-    protocol: ProtocolName = "windows",
-    stride: Stride = None,
-    max_windows: MaxWindows = None,
-    detokenize: Detokenize = False,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    *,
+    options: ScoringOptions,
+    loading: LoadingOptions,
 ) -> None:
     """Measure how well MODEL predicts a text: perplexity and bits per byte."""
-    screen = Screen(as_json)
-    with screen.errors():
-        from projector.corpus.sources import read_documents
-        from projector.model.context import find_context
-        from projector.model.loading import load_model
-        from pruning.scoring.perplexity import score
-        from pruning.scoring.windows import check_options, prepare
+    from projector.model.context import find_context
+    from projector.model.loading import load_model
+    from pruning.scoring.perplexity import score
+    from pruning.scoring.windows import check_options, prepare
 
-        # What is wrong with them is told before a model is loaded.
-        check_options(protocol, stride, max_windows, detokenize)
-        read_documents(corpus)
-        with screen.progress() as progress:
-            progress.begin("Loading the model", None, "")
-            loaded = load_model(
-                model,
-                revision=revision,
-                device=device,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                with_head=True,
-            )
-            text = prepare(
-                corpus,
-                loaded.tokenizer,
-                find_context(loaded.model, loaded.tokenizer),
-                protocol,
-                stride=stride,
-                max_windows=max_windows,
-                detokenize=detokenize,
-                progress=progress,
-            )
-            found = score(loaded.model, text, batch_size=batch_size, progress=progress)
-        value = {
-            "model": loaded.identifier,
-            "weights_sha256": loaded.weights_sha256,
-            "corpus": text.source,
-            "protocol": text.protocol,
-            "description": text.description,
-            "n_documents": text.n_documents,
-            "n_windows": text.n_windows,
-        }
-        screen.result(value | found.figures(), "\n".join(_lines(found, text)))
+    cutting: dict[str, Any] = {
+        "protocol": options.protocol,
+        "stride": options.stride,
+        "max_windows": options.max_windows,
+        "detokenize": options.detokenize,
+    }
+    # Mistakes in them are reported before a model is loaded.
+    check_options(**cutting)
+    read_documents(options.corpus)
+    with screen.progress() as progress:
+        progress.begin("Loading the model", None, "")
+        loaded = load_model(model, with_head=True, **vars(loading))
+        text = prepare(
+            options.corpus,
+            loaded.tokenizer,
+            find_context(loaded.model, loaded.tokenizer),
+            **cutting,
+            progress=progress,
+        )
+        found = score(loaded.model, text, batch_size=options.batch_size, progress=progress)
+    value = {
+        "model": loaded.identifier,
+        "weights_sha256": loaded.weights_sha256,
+        "corpus": text.source,
+        "protocol": text.protocol,
+        "description": text.description,
+        "n_documents": text.n_documents,
+        "n_windows": text.n_windows,
+    }
+    screen.result(value | found.figures(), "\n".join(_lines(found, text)))
 
 
 def _lines(found: Any, text: Any) -> list[str]:

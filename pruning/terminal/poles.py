@@ -3,132 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.markup import escape
 
 from projector.layouts.registry import OBJECTIVES
-from projector.terminal.options import parse_layers, parse_sites
+from projector.settings import setting
+from projector.terminal.commands import Given, command
+from projector.terminal.options import SavedProjection
 from projector.terminal.screen import Screen
-from pruning.terminal.options import Json
-
-ProjectionArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A saved projection.")]
-Layer = Annotated[
-    str | None, typer.Option(help="Layers, for example 0,3-5. All by default.", show_default=False)
-]
-Site = Annotated[
-    str | None, typer.Option(help="Sites, comma-separated. All by default.", show_default=False)
-]
-Space = Annotated[
-    str | None,
-    typer.Option(
-        help="Distances to cluster: [b]correlation[/b], [b]abs-correlation[/b] (anti-correlated "
-        "neurons are close too), or [b]positions[/b] on the map. By default correlation, and "
-        "positions where the projection keeps no statistics.",
-        show_default=False,
-    ),
-]
-MinSize = Annotated[
-    int | None,
-    typer.Option(
-        "--min-cluster-size",
-        help="Minimum pole size, in neurons. By default 3.",
-        show_default=False,
-    ),
-]
-MinSamples = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of neighbours that define density; a higher number leaves more neurons as "
-        "noise. By default as --min-cluster-size.",
-        show_default=False,
-    ),
-]
-Selection = Annotated[
-    str | None,
-    typer.Option(
-        help="[b]leaf[/b]: the smallest groups. [b]eom[/b]: those that last as density rises. By "
-        "default leaf, and eom in space positions.",
-        show_default=False,
-    ),
-]
-Epsilon = Annotated[
-    float | None,
-    typer.Option(help="Merge poles closer than this. By default 0.", show_default=False),
-]
-LayoutName = Annotated[
-    str | None,
-    typer.Option(
-        "--layout",
-        metavar="NAME",
-        help="The layout whose maps are read, in space [b]positions[/b]. The first by default.",
-        show_default=False,
-    ),
-]
-WithControls = Annotated[
-    bool,
-    typer.Option(" /--no-controls", help="Leave out the controls, which take most of the time."),
-]
-Force = Annotated[bool, typer.Option("--force", help="Find poles again that were found before.")]
+from pruning.poles.poles import PoleSettings
 
 
+@dataclass(frozen=True)
+class PolesOptions:
+    """Of which maps poles are found, and how."""
+
+    layer: tuple[int, ...] | None = setting(None, help="Layers, for example 0,3-5. By default all.")
+    site: tuple[str, ...] | None = setting(None, help="Sites, comma-separated. By default all.")
+    layout: str | None = setting(
+        None,
+        help="Name of the layout whose maps are read, in space [b]positions[/b]. By default the "
+        "first.",
+    )
+    with_controls: bool = setting(True, help="Leave out the controls, which take most of the time.")
+    force: bool = setting(False, help="Find poles again that were found before.")
+
+
+@command
 def poles(
-    projection_dir: ProjectionArgument,
-    layer: Layer = None,
-    site: Site = None,
-    space: Space = None,
-    min_cluster_size: MinSize = None,
-    min_samples: MinSamples = None,
-    selection: Selection = None,
-    epsilon: Epsilon = None,
-    layout: LayoutName = None,
-    controls: WithControls = True,
-    force: Force = False,
-    as_json: Json = False,
+    screen: Screen,
+    projection: SavedProjection,
+    *,
+    options: PolesOptions,
+    settings: Given[PoleSettings],
 ) -> None:
     """Find groups of neurons that fire together, compare them with controls, and label them.
 
     Labels are what the groups fire on. Poles are saved in DIR/poles. Run the same command again to
     find missing ones.
     """
-    screen = Screen(as_json)
-    with screen.errors():
-        from pruning.poles.finding_all import PoleRequest, find_all
+    from pruning.poles.finding_all import PoleRequest, find_all
 
-        request = PoleRequest(
-            layers=parse_layers(layer, "layer"),
-            sites=parse_sites(site),
-            space=space,
-            min_cluster_size=min_cluster_size,
-            min_samples=min_samples,
-            selection=selection,
-            epsilon=epsilon,
-            layout=layout,
-            with_controls=controls,
-            force=force,
-        )
-        try:
-            with screen.progress() as progress:
-                found = find_all(projection_dir, request, progress)
-        except KeyboardInterrupt:
-            screen.say_aside("Stopped. Run the command again to find the rest.")
-            raise
-        first = found.poles[0].settings
-        names = _names(projection_dir, found.poles, layout)
-        if as_json:
-            maps_found = [
-                _with_names(one.figures(), of_map)
-                for one, of_map in zip(found.poles, names, strict=True)
-            ]
-            screen.result({"saved": str(found.path), "key": first.key, "maps": maps_found}, "")
-            return
-        _show(screen, found.poles, names)
-        _warn(screen, projection_dir, first.space, layout)
-        screen.say(f"Wrote [b]{escape(str(found.path))}[/b]")
-        screen.say(f"Next: {escape(_next_command(projection_dir, found.poles))}")
+    request = PoleRequest(
+        layers=options.layer,
+        sites=options.site,
+        **settings.values,
+        layout=options.layout,
+        with_controls=options.with_controls,
+        force=options.force,
+    )
+    try:
+        with screen.progress() as progress:
+            found = find_all(projection, request, progress)
+    except KeyboardInterrupt:
+        screen.say_aside("Stopped. Run the command again to find the rest.")
+        raise
+    first = found.poles[0].settings
+    names = _names(projection, found.poles, options.layout)
+    if screen.as_json:
+        maps_found = [
+            _with_names(one.figures(), of_map)
+            for one, of_map in zip(found.poles, names, strict=True)
+        ]
+        screen.result({"saved": str(found.path), "key": first.key, "maps": maps_found}, "")
+        return
+    _show(screen, found.poles, names)
+    _warn(screen, projection, first.space, options.layout)
+    screen.say(f"Wrote [b]{escape(str(found.path))}[/b]")
+    screen.say(f"Next: {escape(_next_command(projection, found.poles))}")
 
 
 def _names(folder: Path, found: Sequence[Any], layout: str | None) -> list[list[str | None]]:

@@ -2,118 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
-import typer
 from rich.markup import escape
 
-from projector.terminal.options import parse_size
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen
+from pruning.settings import (
+    MEMORY_HELP,
+    PROJECTION_HELP,
+    SEQUENCE_LENGTH_HELP,
+    PoleOptions,
+    PruneSettings,
+)
 from pruning.terminal.options import (
-    Allocation,
-    Calibration,
-    Device,
-    Dtype,
-    Force,
-    Json,
-    MemoryBudget,
+    CALIBRATION_HELP,
     Model,
-    PoleSelection,
-    PoleSize,
-    PoleSpace,
-    ProjectionDir,
-    Resume,
-    Revision,
-    RoundTo,
-    SequenceLength,
-    Sequences,
-    Steps,
-    TrustRemoteCode,
+    ResumeOptions,
+    WithoutPoles,
     calibration_of,
     memory_words,
 )
 
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder for the pruned model.", show_default=False)
-]
-MethodName = Annotated[str, typer.Option(help="How to choose the neurons to remove. {methods}.")]
-Sparsity = Annotated[
-    float, typer.Option(help="Share of each layer's MLP neurons to remove, between 0 and 1.")
-]
-RefitName = Annotated[str, typer.Option(help="How to refit the weights that stay. {refits}.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """Where a pruned model is written, and the text and projection that it is made from."""
+
+    out: Path = setting(help="Folder for the pruned model.")
+    projection: Path | None = setting(None, help=PROJECTION_HELP)
+    calibration: str | None = setting(None, help=CALIBRATION_HELP)
+    sequence_length: int | None = setting(None, help=SEQUENCE_LENGTH_HELP)
+    memory_budget: int | None = setting(None, help=MEMORY_HELP, unit="bytes")
 
 
+@command
 def prune(
+    screen: Screen,
     model: Model,
-    out: Out = ...,  # type: ignore[assignment]
-    method: MethodName = "poles",
-    sparsity: Sparsity = 0.3,
-    refit: RefitName = "reconstruct",
-    projection: ProjectionDir = None,
-    space: PoleSpace = None,
-    min_cluster_size: PoleSize = None,
-    selection: PoleSelection = None,
-    calibration: Calibration = None,
-    sequences: Sequences = 256,
-    sequence_length: SequenceLength = None,
-    steps: Steps = 200,
-    allocation: Allocation = "uniform",
-    round_to: RoundTo = 1,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    memory_budget: MemoryBudget = None,
-    resume: Resume = False,
-    force: Force = False,
-    as_json: Json = False,
+    *,
+    options: PruneOptions,
+    settings: Annotated[PruneSettings, WithoutPoles],
+    poles: PoleOptions,
+    loading: LoadingOptions,
+    again: ResumeOptions,
 ) -> None:
     """Make a smaller checkpoint of MODEL, which plain transformers loads."""
-    screen = Screen(as_json)
-    with screen.errors():
-        from pruning.preparing import PoleOptions
-        from pruning.pruning import PruneSettings, layers_path, prune_model
-        from pruning.saving import check_out
+    from pruning.pruning import layers_path, prune_model
+    from pruning.saving import check_out
 
-        screen.can_resume = layers_path(out).exists
-
-        settings = PruneSettings(
-            method=method,
-            sparsity=sparsity,
-            refit=refit,
-            n_sequences=sequences,
-            n_steps=steps,
-            allocation=allocation,
-            round_to=round_to,
-            seed=seed,
-            poles=PoleOptions(space, min_cluster_size, selection),
+    out = options.out
+    screen.can_resume = layers_path(out).exists
+    source = calibration_of(options.calibration, model)
+    check_out(out, force=again.force or again.resume)
+    with screen.progress() as progress:
+        made = prune_model(
+            model,
+            replace(settings, poles=poles),
+            out,
+            calibration=source,
+            projection=options.projection,
+            sequence_length=options.sequence_length,
+            memory_budget=options.memory_budget,
+            **vars(loading),
+            **vars(again),
+            progress=progress,
+            tell=lambda what: _tell(screen, what, out),
         )
-        source = calibration_of(calibration, model)
-        budget = parse_size(memory_budget)
-        check_out(out, force=force or resume)
-        with screen.progress() as progress:
-            made = prune_model(
-                model,
-                settings,
-                out,
-                calibration=source,
-                projection=projection,
-                sequence_length=sequence_length,
-                revision=revision,
-                device=device,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                memory_budget=budget,
-                resume=resume,
-                force=force,
-                progress=progress,
-                tell=lambda what: _tell(screen, what, out),
-            )
-        screen.result(made.as_dict(), "\n".join(_lines(made, model, out)))
+    screen.result(made.as_dict(), "\n".join(_lines(made, model, out)))
 
 
 def _tell(screen: Screen, what: Any, out: Path) -> None:

@@ -4,73 +4,58 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated
+from dataclasses import asdict, dataclass
 
-import typer
-
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen
-from pruning.terminal.options import Device, Dtype, Json, Model, Revision, TrustRemoteCode
+from pruning.terminal.options import Model
 
 
-def tasks(
-    model: Model,
-    tasks: Annotated[
-        str,
-        typer.Option(
-            "--tasks",
-            help="Comma-separated names of lm-evaluation-harness, for example hellaswag,arc_easy.",
-            show_default=False,
-        ),
-    ] = ...,  # type: ignore[assignment]
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            help="Maximum number of examples per task, to try it out.", show_default=False
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples judged at once.")] = 8,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
-) -> None:
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which tasks, and how much of them."""
+
+    tasks: tuple[str, ...] = setting(
+        help="Comma-separated names of lm-evaluation-harness, for example hellaswag,arc_easy."
+    )
+    limit: int | None = setting(
+        None, help="Maximum number of examples per task, for a quick trial."
+    )
+    batch_size: int = setting(8, help="Examples per batch.")
+
+
+@command
+def tasks(screen: Screen, model: Model, *, options: TaskOptions, loading: LoadingOptions) -> None:
     """Judge MODEL by benchmark tasks, through lm-evaluation-harness (an optional extra)."""
-    screen = Screen(as_json)
-    with screen.errors():
-        from dataclasses import asdict
+    from projector.model.loading import load_model
+    from pruning.scoring.tasks import check_installed, run_tasks
+    from pruning.terminal.tables import tasks_table
 
-        from projector.model.loading import load_model
-        from pruning.scoring.tasks import check_installed, run_tasks
-        from pruning.terminal.tables import tasks_table
-
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
-        check_installed()
-        loaded = load_model(
-            model,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            with_head=True,
+    check_installed()
+    loaded = load_model(model, with_head=True, **vars(loading))
+    # The harness draws its own progress, and some of its tasks print.
+    with redirect_stdout(sys.stderr):
+        found = run_tasks(
+            loaded.model,
+            loaded.tokenizer,
+            list(options.tasks),
+            limit=options.limit,
+            batch_size=options.batch_size,
         )
-        # The harness draws its own progress, and some of its tasks print.
-        with redirect_stdout(sys.stderr):
-            found = run_tasks(
-                loaded.model, loaded.tokenizer, names, limit=limit, batch_size=batch_size
-            )
-        if as_json:
-            value = {
-                "model": loaded.identifier,
-                "weights_sha256": loaded.weights_sha256,
-                "limit": limit,
-                "results": [asdict(one) for one in found],
-            }
-            screen.result(value, "")
-            return
-        screen.out.print(tasks_table(found))
-        if limit is not None:
-            screen.say(
-                f"[yellow]at most {limit:,} examples[/yellow] of each task: don't cite these "
-                "results"
-            )
+    if screen.as_json:
+        value = {
+            "model": loaded.identifier,
+            "weights_sha256": loaded.weights_sha256,
+            "limit": options.limit,
+            "results": [asdict(one) for one in found],
+        }
+        screen.result(value, "")
+        return
+    screen.out.print(tasks_table(found))
+    if options.limit is not None:
+        screen.say(
+            f"[yellow]at most {options.limit:,} examples[/yellow] of each task: don't cite these "
+            "results"
+        )

@@ -20,13 +20,13 @@ from projector.progress import Progress
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.moments import LayerMoments
 from pruning.calibration.text import (
-    DEFAULT_SEQUENCES,
     CalibrationText,
     check_count,
     is_held_out,
     n_fit_tokens,
 )
 from pruning.calibration.walk import DEFAULT_BATCH, sums_on
+from pruning.limits import DEFAULT_SEQUENCES
 from pruning.methods.method import Layer, Method, Proposals
 from pruning.methods.plan import LayerPlan, PruningPlan, kept_width
 from pruning.methods.planning import (

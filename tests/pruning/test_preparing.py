@@ -19,14 +19,13 @@ from projector.terminal.cli import app as projector_app
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import MAP_POLES
 from pruning.preparing import (
-    CORRELATION_POLES,
     Origin,
-    PoleOptions,
     check_unseen,
     load_prunable,
     origin_of,
     read_proposals,
 )
+from pruning.settings import CORRELATION_POLES, PoleOptions
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_LAYERS, N_NEURONS
 from tests.refused import refused, refused_naming
 

@@ -20,8 +20,9 @@ from pruning import pruning as pruning_module
 from pruning import saving
 from pruning.layerwise.making import LayerMaker
 from pruning.methods.plan import PLAN_FILE
-from pruning.pruning import PruneSettings, prune_model
+from pruning.pruning import prune_model
 from pruning.saving import load_plan
+from pruning.settings import PruneSettings
 from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS, build

@@ -6,69 +6,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.terminal.options import parse_size
+from projector.terminal.commands import Given, Without, command
+from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen, partners_words
+from pruning.reuse.settings import ReuseRequest, ReuseSettings
 from pruning.terminal.options import (
-    Device,
-    Dtype,
-    Force,
-    Json,
-    MemoryBudget,
     Model,
-    Resume,
-    Revision,
-    Seeds,
-    SequenceLength,
-    Sequences,
-    TrustRemoteCode,
-    Windows,
+    ReportOptions,
+    ResumeOptions,
+    TextOptions,
+    WithoutRest,
     calibration_of,
     evaluation_of,
-    numbers,
 )
-
-Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
-Shares = Annotated[
-    str,
-    typer.Option(help="Shares of the operations of all MLPs to save, comma-separated."),
-]
-Calibration = Annotated[
-    str | None,
-    typer.Option(
-        help="Text to choose partners and to refit on, a source as for `perplexity --corpus`. By "
-        "default, for the bundled model, {usual_calibration}.",
-        show_default=False,
-    ),
-]
-Evaluation = Annotated[
-    str | None,
-    typer.Option(
-        help="Text to score on. By default, for the bundled model, {usual_evaluation}.",
-        show_default=False,
-    ),
-]
-ProjectionDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--projection",
-        help="The model's projection with partners across layers, made by `projector fit "
-        "--cross-layer`. By default partners are found in the calibration text.",
-        show_default=False,
-    ),
-]
-NPartners = Annotated[
-    int,
-    typer.Option(
-        "--partners",
-        help="If one partner beats random ones, also try reuse with this many partners per "
-        "neuron, at most 8.",
-    ),
-]
 
 # What is said of an experiment with --resume, by the name of the step.
 _STEPS = {
@@ -87,53 +41,28 @@ _COMPARISON_LEGEND = (
 )
 
 
+@command
 def reuse(
+    screen: Screen,
     model: Model,
-    out: Out = ...,  # type: ignore[assignment]
-    shares: Shares = "0.05,0.1,0.2",
-    seeds: Seeds = 3,
-    partners: NPartners = 1,
-    projection: ProjectionDir = None,
-    calibration: Calibration = None,
-    evaluation: Evaluation = None,
-    windows: Windows = 64,
-    sequences: Sequences = 256,
-    sequence_length: SequenceLength = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    memory_budget: MemoryBudget = None,
-    resume: Resume = False,
-    force: Force = False,
-    as_json: Json = False,
+    *,
+    report: ReportOptions,
+    settings: Annotated[ReuseSettings, Without(("pruning_method", "seed"))],
+    texts: TextOptions,
+    request: Annotated[Given[ReuseRequest], WithoutRest],
+    loading: LoadingOptions,
+    again: ResumeOptions,
 ) -> None:
     """Replace MLP neurons by neurons of earlier layers, and measure what that saves and costs."""
-    screen = Screen(as_json)
-    with screen.errors():
-        from pruning.reuse.settings import ReuseRequest, ReuseSettings
-
-        settings = ReuseSettings(
-            shares=numbers("shares", shares),
-            n_seeds=seeds,
-            n_sequences=sequences,
-            n_windows=windows,
-            n_partners=partners,
-            sequence_length=sequence_length,
-        )
-        request = ReuseRequest(
-            model=model,
-            settings=settings,
-            calibration=calibration_of(calibration, model),
-            evaluation=evaluation_of(evaluation, model),
-            projection=projection,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            memory_budget=parse_size(memory_budget),
-        )
-        _run(screen, request, out, resume=resume, force=force)
+    asked = ReuseRequest(
+        model=model,
+        settings=settings,
+        calibration=calibration_of(texts.calibration, model),
+        evaluation=evaluation_of(texts.evaluation, model),
+        **request.values,
+        **vars(loading),
+    )
+    _run(screen, asked, report.out, **vars(again))
 
 
 def _run(screen: Screen, request: Any, out: Path, *, resume: bool, force: bool) -> None:

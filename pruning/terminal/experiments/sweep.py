@@ -2,80 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.markup import escape
 
-from projector.terminal.options import parse_size
+from projector.settings import setting
+from projector.terminal.commands import Given, command
+from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen
+from pruning.settings import PoleOptions
+from pruning.sweep.settings import SweepRequest, SweepSettings
 from pruning.terminal.options import (
-    Allocation,
-    Calibration,
-    Device,
-    Dtype,
-    Force,
-    Json,
-    MemoryBudget,
     Model,
-    PoleSelection,
-    PoleSize,
-    PoleSpace,
-    ProjectionDir,
-    Resume,
-    Revision,
-    RoundTo,
-    Seeds,
-    SequenceLength,
-    Sequences,
-    Steps,
-    TrustRemoteCode,
-    Windows,
+    ReportOptions,
+    ResumeOptions,
+    SeveralTexts,
+    WithoutPoles,
+    WithoutRest,
     calibration_of,
     evaluation_of,
     memory_words,
     names,
-    numbers,
 )
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
-Methods = Annotated[
-    str | None,
-    typer.Option(
-        help="Comma-separated. All by default: {method_names}; `pruning prune --help` describes "
-        "each.",
-        show_default=False,
-    ),
-]
-Sparsities = Annotated[str, typer.Option(help="Comma-separated.")]
-Refits = Annotated[
-    str | None,
-    typer.Option(help="Comma-separated. All by default: {refit_names}.", show_default=False),
-]
-Evaluation = Annotated[
-    str | None,
-    typer.Option(
-        help="Comma-separated texts to score on. By default, for the bundled model, "
-        "{usual_evaluation}.",
-        show_default=False,
-    ),
-]
-Winners = Annotated[
-    bool,
-    typer.Option(
-        "--winners/--no-winners",
-        help="Score the best combination at each sparsity again on all windows.",
-    ),
-]
-NWorkers = Annotated[
-    int,
-    typer.Option(
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How many processes share a sweep."""
+
+    n_workers: int = setting(
+        1,
         help="Number of processes, one thread each; at most the number of cores. More than 1 "
-        "works only on a CPU."
-    ),
-]
+        "works only on a CPU.",
+    )
 
 
 # What is said of a sweep with --resume, by the name of the step.
@@ -86,69 +47,30 @@ _STEPS = {
 }
 
 
+@command
 def sweep(
+    screen: Screen,
     model: Model,
-    out: Out = ...,  # type: ignore[assignment]
-    methods: Methods = None,
-    sparsities: Sparsities = "0.1,0.2,0.3,0.5",
-    refits: Refits = None,
-    seeds: Seeds = 3,
-    projection: ProjectionDir = None,
-    space: PoleSpace = None,
-    min_cluster_size: PoleSize = None,
-    selection: PoleSelection = None,
-    calibration: Calibration = None,
-    evaluation: Evaluation = None,
-    windows: Windows = 64,
-    winners: Winners = True,
-    sequences: Sequences = 256,
-    sequence_length: SequenceLength = None,
-    steps: Steps = 200,
-    allocation: Allocation = "uniform",
-    round_to: RoundTo = 1,
-    workers: NWorkers = 1,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    memory_budget: MemoryBudget = None,
-    resume: Resume = False,
-    force: Force = False,
-    as_json: Json = False,
+    *,
+    report: ReportOptions,
+    settings: Annotated[SweepSettings, WithoutPoles],
+    poles: PoleOptions,
+    texts: SeveralTexts,
+    request: Annotated[Given[SweepRequest], WithoutRest],
+    workers: WorkerOptions,
+    loading: LoadingOptions,
+    again: ResumeOptions,
 ) -> None:
     """Compare methods and refits at equal size: perplexity against what was removed."""
-    screen = Screen(as_json)
-    with screen.errors():
-        from pruning.preparing import PoleOptions
-        from pruning.sweep.settings import SweepRequest, SweepSettings
-
-        chosen = {"methods": methods, "refits": refits}
-        settings = SweepSettings(
-            **{name: names(text) for name, text in chosen.items() if text is not None},
-            sparsities=numbers("sparsities", sparsities),
-            n_seeds=seeds,
-            n_sequences=sequences,
-            n_steps=steps,
-            allocation=allocation,
-            round_to=round_to,
-            poles=PoleOptions(space, min_cluster_size, selection),
-        )
-        request = SweepRequest(
-            model=model,
-            settings=settings,
-            calibration=calibration_of(calibration, model),
-            evaluations=names(evaluation_of(evaluation, model, "evaluations")),
-            projection=projection,
-            n_windows=windows,
-            with_winners=winners,
-            sequence_length=sequence_length,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            memory_budget=parse_size(memory_budget),
-        )
-        _run(screen, request, out, resume=resume, force=force, n_workers=workers)
+    asked = SweepRequest(
+        model=model,
+        settings=replace(settings, poles=poles),
+        calibration=calibration_of(texts.calibration, model),
+        evaluations=names(evaluation_of(texts.evaluation, model, "evaluations")),
+        **request.values,
+        **vars(loading),
+    )
+    _run(screen, asked, report.out, **vars(again), n_workers=workers.n_workers)
 
 
 def _run(

@@ -23,11 +23,12 @@ from pruning.layerwise import budget
 from pruning.layerwise.making import LayerMaker
 from pruning.methods.registry import METHODS
 from pruning.preparing import Origin
-from pruning.pruning import PruneSettings, prune_model
+from pruning.pruning import prune_model
 from pruning.refit.registry import REFITS
 from pruning.reporting.files import CSV_FILE, JSON_FILE
 from pruning.scoring.perplexity import score
 from pruning.scoring.windows import prepare
+from pruning.settings import PruneSettings
 from pruning.sweep import bench
 from pruning.sweep.job import SweepJob, prepare_sweep
 from pruning.sweep.report import DENSE, NOT_APPLICABLE, OK, PruningReport, Row

@@ -245,7 +245,7 @@ def test_the_command_shows_the_default_of_the_library() -> None:
     help_text = invoke("--help").stdout
     words = " ".join(help_text.replace("│", " ").split())
     said = words.partition("--min-cluster-size")[2].partition("--min-samples")[0]
-    assert f"default {PoleSettings().min_cluster_size}." in said
+    assert f"[default: {PoleSettings().min_cluster_size}]" in said
 
 
 def test_poles_of_linear_maps_are_told_to_mean_little(folder: Path, tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ def test_a_method_that_reads_a_projection_asks_for_one(
     checkpoint: Checkpoint, texts: tuple[Path, Path], tmp_path: Path
 ) -> None:
     METHODS["first-come"] = replace(FIRST, reads=("projection",))
-    from pruning.pruning import PruneSettings, prune_model
+    from pruning.pruning import prune_model
+    from pruning.settings import PruneSettings
 
     with refused("projection") as caught:
         prune_model(
