@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from projector.corpus.sources import find_source
 from projector.errors import UserError
@@ -16,7 +17,9 @@ from projector.model.loading import BUNDLED, LoadedModel, load_model
 from projector.projection.overview import read_saved
 from projector.projection.projection import Projection
 from projector.projection.provenance import versions
+from projector.settings import compared
 from pruning.calibration.mlps import mlps_of
+from pruning.calibration.text import CalibrationText
 from pruning.methods.method import Proposals
 from pruning.methods.planning import check_allocates
 from pruning.methods.registry import method_named
@@ -24,7 +27,9 @@ from pruning.poles.finding import find_poles
 from pruning.poles.poles import PoleSettings
 from pruning.refit.refits import check_has_bias
 from pruning.refit.registry import refit_named
+from pruning.scoring.windows import EvaluationText
 from pruning.settings import PoleOptions
+from pruning.surgery import count_parameters
 
 
 @dataclass(frozen=True)
@@ -207,3 +212,43 @@ def read_proposals(
 def pruning_versions() -> dict[str, str]:
     """Versions of the libraries that affect plans and scores."""
     return versions() | {"hdbscan": version("hdbscan")}
+
+
+def model_facts(loaded: LoadedModel, architecture: Architecture) -> dict[str, Any]:
+    """Which model a report is about, and how large it is."""
+    return {
+        "id": loaded.identifier,
+        "sha256": loaded.weights_sha256,
+        "architecture": type(loaded.model).__name__,
+        "parameters": count_parameters(loaded.model),
+        "mlp_neurons": [mlp.n_neurons for mlp in mlps_of(architecture)],
+    }
+
+
+def settings_facts(settings: Any, request: Any) -> dict[str, Any]:
+    """Every field of the settings, and those of the request in which two runs may not differ.
+
+    Args:
+        settings: a dataclass; ``request``: one too, or None.
+    """
+    found = asdict(settings) | ({} if request is None else compared(request))
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+
+
+def calibration_facts(text: CalibrationText) -> dict[str, Any]:
+    """Which calibration text was read."""
+    return {
+        "source": text.source,
+        "sha256": text.corpus.sha256,
+        "sequence_length": text.sequence_length,
+    }
+
+
+def evaluation_facts(text: EvaluationText) -> dict[str, Any]:
+    """Which text models are scored on, and how it is cut."""
+    return {
+        "source": text.source,
+        "sha256": text.sha256,
+        "description": text.description,
+        "windows": text.n_windows,
+    }

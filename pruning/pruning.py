@@ -28,6 +28,7 @@ from pruning.methods.plan import PLAN_FILE
 from pruning.methods.planning import check_projection, reads_projection
 from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
+    calibration_facts,
     check_possible,
     load_own,
     load_prunable,
@@ -317,9 +318,7 @@ def _facts(
         "refit": {"kind": settings.refit, **(training if REFITS[settings.refit].trains else {})},
         "model": {"id": loaded.identifier, "sha256": loaded.weights_sha256},
         "calibration": {
-            "source": text.source,
-            "sha256": text.corpus.sha256,
-            "sequence_length": text.sequence_length,
+            **calibration_facts(text),
             "n_sequences": corpus.n_sequences,
             "n_tokens": corpus.n_tokens,
         },

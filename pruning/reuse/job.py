@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from projector.model.architecture.records import Architecture
@@ -11,17 +11,20 @@ from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.projection.overview import read_saved
 from projector.projection.partners.files import none_found, read_partners, tensors_metadata
-from projector.settings import compared
 from projector.statistics.cross_layer.plan import CrossLayerPlan
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.text import CalibrationText, check_draw, read_calibration
 from pruning.preparing import (
     Origin,
+    calibration_facts,
     check_unseen,
+    evaluation_facts,
     load_own,
     load_prunable,
+    model_facts,
     origin_of,
     pruning_versions,
+    settings_facts,
 )
 from pruning.reuse.budget import ReuseNeeds, check_needs, needs_of_reuse
 from pruning.reuse.experiment import check_reusable, most_share
@@ -30,7 +33,6 @@ from pruning.reuse.settings import ReuseRequest, ReuseSettings, check_shares
 from pruning.scoring.disjoint import check_disjoint
 from pruning.scoring.perplexity import check_scorable
 from pruning.scoring.windows import EvaluationText, prepare
-from pruning.surgery import count_parameters
 
 _ANY_BYTES = 1 << 62
 # Of how rows are made: those of another version are of another experiment.
@@ -116,22 +118,11 @@ class ReuseJob:
     def facts(self) -> dict[str, Any]:
         """Everything that decides the rows; an experiment goes on only from rows of the same."""
         first = next(self.loaded.model.parameters())
-        given = {} if self.request is None else compared(self.request)
         found = None if self.origin is None else self.origin.sha256
         return {
-            **_plain(asdict(self.settings)),
-            **_plain(given),
-            "calibration": {
-                "source": self.calibration.source,
-                "sha256": self.calibration.corpus.sha256,
-                "sequence_length": self.calibration.sequence_length,
-            },
-            "evaluation": {
-                "source": self.text.source,
-                "sha256": self.text.sha256,
-                "description": self.text.description,
-                "windows": self.text.n_windows,
-            },
+            **settings_facts(self.settings, self.request),
+            "calibration": calibration_facts(self.calibration),
+            "evaluation": evaluation_facts(self.text),
             "device": first.device.type,
             "dtype": str(first.dtype).removeprefix("torch."),
             "stored_dtype": str(self.loaded.stored_dtype).removeprefix("torch."),
@@ -144,14 +135,7 @@ class ReuseJob:
 
     def model_facts(self) -> dict[str, Any]:
         """Which model, and how large."""
-        model = self.loaded.model
-        return {
-            "id": self.loaded.identifier,
-            "sha256": self.loaded.weights_sha256,
-            "architecture": type(model).__name__,
-            "parameters": count_parameters(model),
-            "mlp_neurons": [mlp.n_neurons for mlp in mlps_of(self.architecture)],
-        }
+        return model_facts(self.loaded, self.architecture)
 
 
 def prepare_reuse(request: ReuseRequest, progress: Progress | None = None) -> ReuseJob:
@@ -211,7 +195,3 @@ def prepare_reuse(request: ReuseRequest, progress: Progress | None = None) -> Re
     )
     job.check()
     return job
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -10,7 +10,6 @@ from projector.model.architecture.records import Architecture
 from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
-from projector.settings import compared
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.text import CalibrationText, check_draw, read_calibration
 from pruning.methods.method import Proposals
@@ -18,18 +17,21 @@ from pruning.methods.planning import check_projection
 from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
     Origin,
+    calibration_facts,
     check_possible,
     check_unseen,
+    evaluation_facts,
     load_prunable,
+    model_facts,
     origin_of,
     pruning_versions,
     read_proposals,
+    settings_facts,
 )
 from pruning.refit.reconstruction import products_in
 from pruning.scoring.disjoint import check_disjoint
 from pruning.scoring.perplexity import check_scorable
 from pruning.scoring.windows import EvaluationText, prepare
-from pruning.surgery import count_parameters
 from pruning.sweep.settings import SweepRequest, SweepSettings
 
 
@@ -86,27 +88,13 @@ class SweepJob:
         its result where the field names one, otherwise its value.
         """
         device = next(self.loaded.model.parameters()).device
-        given = {} if self.request is None else compared(self.request)
         return {
-            **_plain(asdict(self.settings)),
-            **_plain(given),
-            "calibration": {
-                "source": self.calibration.source,
-                "sha256": self.calibration.corpus.sha256,
-                "sequence_length": self.calibration.sequence_length,
-            },
+            **settings_facts(self.settings, self.request),
+            "calibration": calibration_facts(self.calibration),
             "device": device.type,
             "reconstruct_products_in": products_in(device),
             "dtype": str(next(self.loaded.model.parameters()).dtype).removeprefix("torch."),
-            "evaluations": [
-                {
-                    "source": text.source,
-                    "sha256": text.sha256,
-                    "description": text.description,
-                    "windows": text.n_windows,
-                }
-                for text in self.samples
-            ],
+            "evaluations": [evaluation_facts(text) for text in self.samples],
             **({"projection": None} if self.origin is None else self.origin.facts()),
             "stored_dtype": str(self.loaded.stored_dtype).removeprefix("torch."),
             "poles": None if self.poles is None else asdict(self.poles),
@@ -115,18 +103,7 @@ class SweepJob:
 
     def model_facts(self) -> dict[str, Any]:
         """Which model, and how large."""
-        model = self.loaded.model
-        return {
-            "id": self.loaded.identifier,
-            "sha256": self.loaded.weights_sha256,
-            "architecture": type(model).__name__,
-            "parameters": count_parameters(model),
-            "mlp_neurons": [mlp.n_neurons for mlp in mlps_of(self.architecture)],
-        }
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return model_facts(self.loaded, self.architecture)
 
 
 def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> SweepJob:

@@ -14,6 +14,7 @@ from projector.terminal.commands import Given, Without, command
 from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen, partners_words
 from pruning.reuse.settings import ReuseRequest, ReuseSettings
+from pruning.terminal.experiments.reports import say_step, say_written
 from pruning.terminal.options import (
     Model,
     ReportOptions,
@@ -24,12 +25,6 @@ from pruning.terminal.options import (
     evaluation_of,
 )
 
-# What is said of an experiment with --resume, by the name of the step.
-_STEPS = {
-    "START": "[b]{out}[/b] holds nothing of this experiment: it starts from the beginning",
-    "GO_ON": "Resuming the experiment in [b]{out}[/b]",
-    "LEAVE": "The experiment in [b]{out}[/b] is finished: nothing is left to do",
-}
 _LEGEND = (
     "[dim]perplexity at each share of the MLPs' operations saved: mean ± standard deviation over "
     "seeds, and below it the neurons that are reused and removed; –: not available[/dim]"
@@ -82,7 +77,7 @@ def _run(screen: Screen, request: Any, out: Path, *, resume: bool, force: bool) 
         job = prepare_reuse(request, progress)
         step = next_step(job, out, resume=resume, force=force)
         if resume:
-            screen.say(_STEPS[step.name].format(out=escape(str(out))))
+            say_step(screen, step, "experiment", out)
         screen.say(f"[b]{escape(job.text.source)}[/b]: {escape(job.text.description)}")
         if step is not Step.LEAVE:
             _tell_needs(screen, job)
@@ -102,8 +97,7 @@ def _run(screen: Screen, request: Any, out: Path, *, resume: bool, force: bool) 
         )
         return
     _show(screen, report)
-    wrote = "The report is in" if step is Step.LEAVE else "Wrote"
-    screen.say(f"{wrote} [b]{escape(str(out))}[/b]: open {PAGE_FILE} there in a browser")
+    say_written(screen, step, out, PAGE_FILE)
 
 
 def _tell_needs(screen: Screen, job: Any) -> None:

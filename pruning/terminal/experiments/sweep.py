@@ -14,6 +14,7 @@ from projector.terminal.options import LoadingOptions
 from projector.terminal.screen import Screen
 from pruning.settings import PoleOptions
 from pruning.sweep.settings import SweepRequest, SweepSettings
+from pruning.terminal.experiments.reports import say_step, say_written
 from pruning.terminal.options import (
     Model,
     ReportOptions,
@@ -37,14 +38,6 @@ class WorkerOptions:
         help="Number of processes, one thread each; at most the number of cores. More than 1 "
         "works only on a CPU.",
     )
-
-
-# What is said of a sweep with --resume, by the name of the step.
-_STEPS = {
-    "START": "[b]{out}[/b] holds nothing of this sweep: it starts from the beginning",
-    "GO_ON": "Resuming the sweep in [b]{out}[/b]",
-    "LEAVE": "The sweep in [b]{out}[/b] is finished: nothing is left to do",
-}
 
 
 @command
@@ -93,7 +86,7 @@ def _run(
         job = prepare_sweep(request, progress)
         step = next_step(job, out, resume=resume, force=force)
         if resume:
-            screen.say(_STEPS[step.name].format(out=escape(str(out))))
+            say_step(screen, step, "sweep", out)
         for text in (*job.samples, *job.wholes):
             screen.say(f"[b]{escape(text.source)}[/b]: {escape(text.description)}")
         report = run_sweep(
@@ -119,8 +112,7 @@ def _run(
         )
         return
     _show(screen, report, [text.source for text in job.samples])
-    wrote = "The report is in" if step is Step.LEAVE else "Wrote"
-    screen.say(f"{wrote} [b]{escape(str(out))}[/b]: open {figures[0].name} there in a browser")
+    say_written(screen, step, out, figures[0].name)
 
 
 def _show(screen: Screen, report: Any, evaluations: list[str]) -> None:

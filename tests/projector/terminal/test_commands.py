@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from projector.errors import SettingError, UserError, named
-from projector.settings import setting
+from projector.settings import Template, help_of, setting
+from projector.terminal import options
 from projector.terminal.commands import Given, Without, command
 from projector.terminal.screen import Screen
 
@@ -76,6 +77,44 @@ def test_every_kind_of_field_is_read() -> None:
     ]  # fmt: skip
     assert run(Settings, "--out", "a")[1] == [Settings(Path("a"))]
     assert run(Settings, "--out", "a", "--pack")[1] == [Settings(Path("a"), packed=True)]
+
+
+def test_lists_have_defaults_and_templates_are_filled_in_on_request() -> None:
+    loaded: list[str] = []
+
+    def words_of_kinds() -> dict[str, str]:
+        loaded.append("kinds")
+        return {"kinds": "a, b"}
+
+    @dataclass(frozen=True)
+    class Lists:
+        shares: tuple[float, ...] = setting((0.5, 1.0), help="Shares.")
+        kinds: tuple[str, ...] = setting(
+            factory=lambda: ("a", "b"), help=Template("{kinds}", words_of_kinds)
+        )
+
+    assert run(Lists)[1] == [Lists((0.5, 1.0), ("a", "b"))]
+    assert run(Lists, "--shares", "0.1, 2", "--kinds", "b, c,")[1] == [
+        Lists((0.1, 2.0), ("b", "c"))
+    ]
+    assert "--shares" in run(Lists, "--shares", "a")[0].output
+    assert "0.5,1.0" in run(Lists, "--help")[0].output
+    assert not loaded
+    assert help_of(fields(Lists)[1]) == "a, b"
+
+
+def test_a_switch_may_have_an_option_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "_SWITCHES", dict(options._SWITCHES))
+    options.name_options(is_kept="--kept/--not-kept", is_seen="/--unseen")
+
+    @dataclass(frozen=True)
+    class Switches:
+        is_kept: bool = setting(True)
+        is_seen: bool = setting(True)
+
+    assert run(Switches, "--kept")[1] == [Switches(True, True)]
+    assert run(Switches, "--not-kept", "--unseen")[1] == [Switches(False, False)]
+    assert options.option_words("is_kept", (False,)) == "--not-kept"
 
 
 def test_what_is_not_given_is_not_among_what_is() -> None:
