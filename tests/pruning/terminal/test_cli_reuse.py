@@ -175,14 +175,14 @@ def test_a_killed_experiment_goes_on_and_says_what_it_found(
         ({"partners": 9}, "n_partners", 9),
         ({"windows": 0}, "n_windows", 0),
         ({"seeds": 0}, "n_seeds", 0),
-        ({"evaluation": "own.txt"}, None, None),
+        ({"evaluation": "own.txt"}, "calibration", "own.txt"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_loaded(
     changes: dict[str, object], setting: str | None, value: object, texts: Path, tmp_path: Path
 ) -> None:
     if "evaluation" in changes:
-        changes = {"evaluation": texts / "own.txt"}
+        changes, value = {"evaluation": texts / "own.txt"}, str(texts / "own.txt")
     out = tmp_path / "out"
     found = refuse(*command(tmp_path / "no model", texts, out, **changes))
     assert (found["setting"], found["value"]) == (setting, value)
