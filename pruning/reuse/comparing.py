@@ -52,7 +52,7 @@ def report_of(
 
 
 def flop_check(rows: Sequence[ReuseRow]) -> dict[str, dict[str, int]]:
-    """Multiply-adds by PyTorch's count and by the formula, for each method's best row."""
+    """Multiply-adds by PyTorch's count and by the formula, of each method's row that saves most."""
     found: dict[str, dict[str, int]] = {}
     for row in sorted(rows, key=lambda row: row.share):
         if row.counted is not None and row.products is not None:
