@@ -37,5 +37,6 @@ def check_disjoint(
         n_shared = len(shared)
         raise UserError(
             f"calibration text '{calibration}' and evaluation text '{evaluation}' share "
-            f"{n_shared:,} of {len(evaluation_hashes):,} documents: give other text"
+            f"{n_shared:,} document{'s' if n_shared > 1 else ''} of {len(evaluation_hashes):,}: "
+            "give other text"
         )
