@@ -1,8 +1,9 @@
-"""The parts of a residual stream: what the embedding, each block, head and neuron adds to it.
+"""The parts of a residual stream: contributions of the embedding, and of each block, head and
+neuron.
 
-A part's contribution is what is added, after the norms and factors behind it. A norm's scale is
-frozen at its value for each token; then heads and neurons add up too. Biases are parts of their
-own. All sums are float32, whatever the model's type.
+A part's contribution is its addition to the stream, after any norms and factors. A norm's scale is
+frozen at its value for each token, so that heads and neurons add up too. Biases are separate parts.
+All sums are float32, for any dtype of the model.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Part:
     Attributes:
         name: "embedding", "position", "L3 attention", "L3 H5", "L3 MLP", "L3 MLP bias" and so on.
         kind: "embedding", "attention", "head", "mlp", "bias" or "rounding".
-        layer: None for what goes before the first block.
+        layer: index of the layer; None for parts before the first block.
         values: (T, H) float32.
     """
 
@@ -37,10 +38,10 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingContributions:
-    """What the first block reads, as parts.
+    """The first block's input as a sum of parts.
 
     Attributes:
-        parts: they sum to ``stream``.
+        parts: the parts, which sum to ``stream``.
         stream: (T, H) float32, the first block's input.
     """
 
@@ -48,7 +49,7 @@ class EmbeddingContributions:
     stream: Tensor
 
     def take(self, rows: Tensor) -> EmbeddingContributions:
-        """The same of some tokens, (P,) int64."""
+        """Select some tokens, (P,) int64."""
         at = rows.to(self.stream.device)
         parts = tuple(replace(part, values=part.values[at]) for part in self.parts)
         return EmbeddingContributions(parts, self.stream[at])
@@ -56,14 +57,14 @@ class EmbeddingContributions:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What one sublayer added to the stream.
+    """The addition of one sublayer to the stream.
 
     Attributes:
         values: (T, H) float32, without biases.
-        bias: (T, H) float32, what its biases add, those of norms included; None for none.
-        path: from its output projection to the stream.
-        reads: (T, n) in the model's dtype: what the output projection read, heads side by side or
-            neurons; None if it is no single matrix.
+        bias: (T, H) float32, the addition of its biases, including those of norms; None for none.
+        path: the path from its output projection to the stream.
+        reads: (T, n) in the model's dtype, the input of the output projection: concatenated heads,
+            or neurons; None if there is no single matrix.
     """
 
     addition: Addition
@@ -80,7 +81,7 @@ class Written:
         normed: tuple[Tensor, ...],
         reads: Tensor | None,
     ) -> Written:
-        """From what was tapped and what the norms gave, (T, H) each."""
+        """Create from the tapped tensor and the norms' outputs, (T, H) each."""
         tapped = tapped.float()
         path = addition.freeze(tapped, normed)
         own = addition.bias()
@@ -89,17 +90,17 @@ class Written:
         return cls(addition, path, values, None if bias is None else bias.expand_as(values), reads)
 
     def terms(self) -> list[Tensor]:
-        """What sums to all that is added: the values, and the bias if there is one."""
+        """The terms of the addition: the values, and the bias if there is one."""
         return [self.values] if self.bias is None else [self.values, self.bias]
 
     def project_slices(self, directions: Tensor, n_slices: int) -> Tensor:
-        """How much each of ``n_slices`` equal slices of what was read adds along ``directions``.
+        """The contribution of each of ``n_slices`` equal slices of the input along ``directions``.
 
         Args:
             directions: (D, H).
 
-        Returns:
-            (T, n_slices, D) float32. Costs T · n · D products, for no slice's vector is made.
+        Returns: (T, n_slices, D) float32. This costs T · n · D operations, because no slice's
+            vector is computed.
         """
         reads = self._read()
         weight = self.addition.weight().to(reads.device)
@@ -110,13 +111,12 @@ class Written:
         return (given if scale is None else given * scale.to(given)).transpose(0, 1)
 
     def write_groups(self, groups: Sequence[Tensor]) -> Tensor:
-        """What groups of the coordinates that were read add, such as groups of neurons.
+        """The additions of groups of input coordinates, such as groups of neurons.
 
         Args:
-            groups: int64, the coordinates of each.
+            groups: int64, the coordinates of each group.
 
-        Returns:
-            (T, n_groups, H) float32; where every coordinate is in one group, they sum to
+        Returns: (T, n_groups, H) float32; if every coordinate is in exactly one group, they sum to
             ``values``.
 
         Raises:
@@ -136,7 +136,7 @@ class Written:
         return self.reads
 
     def take(self, rows: Tensor) -> Written:
-        """The same of some tokens, (P,) int64."""
+        """Select some tokens, (P,) int64."""
         return replace(
             self,
             path=self.path.take(rows),
@@ -148,18 +148,18 @@ class Written:
 
 @dataclass(frozen=True, eq=False)
 class BlockContributions:
-    """What one block read and added; T tokens, H wide, float32.
+    """The inputs and additions of one block, for T tokens and width H, in float32.
 
     Attributes:
-        pre: (T, H), the stream that it starts from.
-        mid: (T, H), between attention and MLP; None if both read the same stream.
-        post: (T, H), the stream after its last sum: what it gives, or, where a norm stands behind
-            that sum as in BERT, what this norm reads.
-        attention_written: what its attention added; None if it has none. Its ``reads`` are the
-            heads side by side.
-        mlp_written: the same for the MLP, whose ``reads`` are the neurons.
-        rounding: (T, H), what a model in half precision rounds off as it adds; it accumulates over
-            the layers, so it is a part of the sum. None for a model in float32.
+        pre: (T, H), the stream before the block.
+        mid: (T, H), the stream between attention and MLP; None if both read the same stream.
+        post: (T, H), the stream after its last sum: its output, or the input of the norm after that
+            sum, as in BERT.
+        attention_written: the addition of its attention; None if it has none. Its ``reads`` are the
+            concatenated heads.
+        mlp_written: the same for the MLP; its ``reads`` are the neurons.
+        rounding: (T, H), the rounding error of additions in half precision. It accumulates over the
+            layers, so it is a part of the sum. None for a model in float32.
     """
 
     layer: int
@@ -173,7 +173,7 @@ class BlockContributions:
 
     @property
     def attention(self) -> Tensor | None:
-        """(T, H), what attention adds, without its biases."""
+        """The addition of attention without biases, (T, H)."""
         return None if self.attention_written is None else self.attention_written.values
 
     @property
@@ -182,7 +182,7 @@ class BlockContributions:
 
     @property
     def mlp(self) -> Tensor | None:
-        """(T, H), what the MLP or mixture of experts adds, without its biases."""
+        """The addition of the MLP or mixture of experts without biases, (T, H)."""
         return None if self.mlp_written is None else self.mlp_written.values
 
     @property
@@ -190,10 +190,10 @@ class BlockContributions:
         return None if self.mlp_written is None else self.mlp_written.bias
 
     def heads(self) -> Tensor:
-        """(T, n_heads, H): what each head adds; the sum over heads is ``attention``.
+        """The addition of each head, (T, n_heads, H); the sum over heads is ``attention``.
 
         Raises:
-            UserError: if the block has no heads that can be told from each other.
+            UserError: if the block's attention can't be split into heads.
         """
         written, n_heads = self._heads()
         reads = written._read()
@@ -203,12 +203,12 @@ class BlockContributions:
         return written.path.apply(z @ by_head).transpose(0, 1)
 
     def measure_heads(self) -> tuple[Tensor, Tensor]:
-        """The norm of what each head adds, (T, n_heads) float32, and how far all of them and the
-        bias are from what attention adds: (T,), ‖Σ heads + bias − attention‖ / (Σ ‖heads‖ +
-        ‖bias‖). One head's vectors are held at a time.
+        """The norm of each head's addition, (T, n_heads) float32, and the error of their sum, (T,):
+        ‖Σ heads + bias − attention‖ / (Σ ‖heads‖ + ‖bias‖). One head's vectors are in memory at a
+        time.
 
         Raises:
-            UserError: if the block has no heads that can be told from each other.
+            UserError: if the block's attention can't be split into heads.
         """
         written, n_heads = self._heads()
         off, norms = written.values.clone(), []
@@ -225,24 +225,26 @@ class BlockContributions:
 
     @property
     def has_heads(self) -> bool:
-        """Whether what its attention adds can be split into heads."""
+        """Whether its attention can be split into heads."""
         written = self.attention_written
         return written is not None and written.reads is not None and self.n_heads is not None
 
     def project_heads(self, directions: Tensor) -> Tensor:
-        """(T, n_heads, D): what each head adds along ``directions`` (D, H), as inner products.
+        """The addition of each head along ``directions`` (D, H), as inner products, (T, n_heads,
+        D).
 
         Raises:
-            UserError: if the block has no heads that can be told from each other.
+            UserError: if the block's attention can't be split into heads.
         """
         written, n_heads = self._heads()
         return written.project_slices(directions, n_heads)
 
     def project_neurons(self, directions: Tensor) -> Tensor:
-        """(T, N, D): what each MLP neuron adds along ``directions`` (D, H), as inner products.
+        """The addition of each MLP neuron along ``directions`` (D, H), as inner products, (T, N,
+        D).
 
         Raises:
-            UserError: if the block's MLP has no neurons that are computed for every token.
+            UserError: if the block's MLP has no neurons computed for every token.
         """
         written = self.mlp_written
         if written is None or written.reads is None:
@@ -250,7 +252,7 @@ class BlockContributions:
         return written.project_slices(directions, written.reads.shape[-1])
 
     def parts(self, *, by_head: bool = False) -> list[Part]:
-        """The block's terms of the sum; each head by itself if ``by_head``."""
+        """The block's terms of the sum; each head separately if ``by_head``."""
         layer, rounding = self.layer, self.rounding
         found: list[Part] = []
         if by_head and self.attention is not None and self.n_heads is not None:
@@ -273,10 +275,10 @@ class BlockContributions:
         return found
 
     def until_mid(self) -> BlockContributions:
-        """What is written by the time the stream is between attention and MLP.
+        """The parts written before the stream between attention and MLP.
 
         Raises:
-            UserError: if both read the same stream, so that there is no such place.
+            UserError: if both read the same stream, so there is no such stream.
         """
         if self.mid is None:
             raise UserError(f"attention and MLP of layer {self.layer} read the same stream")
@@ -287,7 +289,7 @@ class BlockContributions:
         return replace(self, mid=None, post=self.mid, mlp_written=None, rounding=rounding)
 
     def take(self, rows: Tensor, *, neurons: bool = True) -> BlockContributions:
-        """The same of some tokens, (P,) int64; without the neurons unless they are wanted."""
+        """Select some tokens, (P,) int64, without the neurons unless requested."""
         attention, mlp = self.attention_written, self.mlp_written
         if mlp is not None and not neurons:
             mlp = replace(mlp, reads=None)

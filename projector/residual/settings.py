@@ -1,6 +1,6 @@
-"""What the settings of commands about the stream may be: checked before a model is loaded.
+"""Checks of settings of commands about the stream, before a model is loaded.
 
-Commands check their options with these functions, and functions their arguments. Nothing heavy.
+Commands check their options and functions check their arguments with these. Importing this is fast.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _LEAST = {
 
 
 def check_numbers(**values: int | None) -> None:
-    """Raise a SettingError if a setting's number is one that no model can take; None passes.
+    """Raise a SettingError if a number is invalid for every model; None is accepted.
 
     Args:
-        values: settings by their names: counts, places, ``seed``.
+        values: settings by name: counts, positions, ``seed``.
     """
     for name, value in values.items():
         if name == "seed":
@@ -44,11 +44,11 @@ def check_numbers(**values: int | None) -> None:
 
 
 def check_effect(settings: Any, names: Iterable[str], needed: str) -> None:
-    """Raise a SettingError if one of these fields is set, but not the field that it belongs to.
+    """Raise a SettingError if one of these fields is set without the field that it needs.
 
     Args:
-        settings: a frozen dataclass, whose defaults count as not set.
-        needed: without which ``names`` do nothing.
+        settings: a frozen dataclass; default values count as not set.
+        needed: the field without which ``names`` have no effect.
     """
     if getattr(settings, needed) is not None:
         return
@@ -68,7 +68,7 @@ def parse_heads(text: str) -> list[tuple[int, int]]:
     """``3.2,4.3`` or ``L3H2,L4H3`` → (3, 2), (4, 3).
 
     Raises:
-        SettingError: on ``show``, for another text.
+        SettingError: on ``show``, for invalid text.
     """
     found = []
     for part in text.split(","):

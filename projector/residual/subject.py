@@ -1,4 +1,4 @@
-"""A model that is looked at: its weights, its parts, how it writes to its stream and reads it."""
+"""A model to analyse: its weights, its parts, and how it writes to and reads from its stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Subject:
-    """A loaded model and what is found of it, each found once, when it is first asked for."""
+    """A loaded model and its parts, each found once, on first access."""
 
     def __init__(self, loaded: LoadedModel, architecture: Architecture | None = None) -> None:
         self.loaded = loaded
@@ -37,7 +37,9 @@ class Subject:
 
     @classmethod
     def of(cls, model: Subject | LoadedModel | str) -> Subject:
-        """A subject as it is; a loaded model's; or the model of a name, loaded with its head."""
+        """Create a subject from a subject, a loaded model, or the name of a model to load with its
+        head.
+        """
         if isinstance(model, Subject):
             return model
         return cls(load_model(model, with_head=True) if isinstance(model, str) else model)
@@ -67,15 +69,15 @@ class Subject:
         return encode(self.loaded, text, is_causal=self.architecture.is_causal, as_chat=as_chat)
 
     def ids_of(self, prompt: str | Sequence[int], *, as_chat: bool = False) -> list[int]:
-        """Token ids of a prompt that is a text, or ids as the model takes them.
+        """Token ids of a prompt that is text or token ids.
 
         Args:
-            as_chat: put a text through the model's chat template, as the user's turn.
+            as_chat: apply the model's chat template to a text, as the user's turn.
 
         Raises:
-            UserError: if there are none, more than the model takes, or one that it does not have;
-                see also :func:`projector.model.prompting.encode`.
-            SettingError: on ``chat``, where it is asked for with ids.
+            UserError: if there are no ids, more than the model's context, or an unknown id; see
+                also :func:`projector.model.prompting.encode`.
+            SettingError: on ``chat``, if it is used with ids.
         """
         if isinstance(prompt, str):
             return self.encode(prompt, as_chat=as_chat)
@@ -95,7 +97,8 @@ class Subject:
             raise UserError("the prompt is empty: give at least one token")
         if most is not None and len(ids) > most:
             raise UserError(
-                f"the prompt has {len(ids):,} tokens, and the model takes {most:,}: shorten it"
+                f"the prompt has {len(ids):,} tokens, more than the model's context of {most:,}: "
+                "shorten it"
             )
         n_tokens = len(table.weight) if isinstance(table, nn.Embedding) else max(ids) + 1
         if wrong := [i for i in ids if not 0 <= i < n_tokens]:
@@ -106,7 +109,7 @@ class Subject:
         return ids
 
     def inputs(self, ids: list[int]) -> dict[str, torch.Tensor]:
-        """What the model takes for one sequence: ids and mask, (1, T) each, on its device."""
+        """The model's inputs for one sequence: ids and mask, (1, T) each, on its device."""
         tensor = torch.tensor([ids], device=input_device(self.loaded.model))
         return {"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}
 
@@ -117,11 +120,11 @@ class Subject:
 
     @cached_property
     def attentions(self) -> dict[int, HeadWeights | str]:
-        """The heads of each block, or why they can't be taken apart."""
+        """The heads of each block, or the reason why they can't be separated."""
         return find_attentions(self.model, self.architecture, taps=self.patterns)
 
     def pieces(self, ids: list[int] | None = None) -> Pieces:
-        """The text of tokens; of the whole vocabulary where none are named."""
+        """The text of tokens; of the whole vocabulary by default."""
         return self._all_pieces if ids is None else Pieces.of_tokenizer(self.loaded.tokenizer, ids)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A token and a position that a user names, found in the vocabulary and in a prompt."""
+"""Find a user's token in the vocabulary, and a position in a prompt."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MOST_NEAR = 5
 
 
 def find_token(subject: Subject, text: str | int, *, setting: str = "token") -> int:
-    """The id of the one token that a text names.
+    """Find the id of the token that a text names.
 
-    A text is, first, a token as the vocabulary has it: `` the`` with its space and ``the`` without
-    are two tokens. Signs of :func:`projector.corpus.pieces.readable` are accepted (``␣the``,
-    ``⏎``), and the vocabulary's own spelling (``Ġthe``). ``#262`` is the token of id 262, also
-    where the vocabulary has a token of that text.
+    A text is first matched exactly: `` the`` with its space and ``the`` without are different
+    tokens. The symbols of :func:`projector.corpus.pieces.readable` are accepted (``␣the``, ``⏎``),
+    and so is the vocabulary's own spelling (``Ġthe``). ``#262`` is the token with id 262, even if
+    the vocabulary has a token with that text.
 
     Args:
         text: a text; or an id.
-        setting: what the text was given for, which errors name.
+        setting: the setting that the text was given for, for errors.
 
     Raises:
-        SettingError: on ``setting``, if no token or several are named; it offers what is near.
+        SettingError: on ``setting``, if no token or several match, with suggestions.
     """
     shown = text if isinstance(text, int) else readable(text)
     if isinstance(text, int):
@@ -54,10 +54,10 @@ def find_token(subject: Subject, text: str | int, *, setting: str = "token") -> 
 
 
 def find_position(n_tokens: int, position: int) -> int:
-    """A position of a prompt, counted from the end where it is negative.
+    """Find a position in a prompt; negative values count from the end.
 
     Raises:
-        SettingError: on ``position``, if the prompt has no such token.
+        SettingError: on ``position``, if it is outside the prompt.
     """
     if not -n_tokens <= position < n_tokens:
         tokens = "token" if n_tokens == 1 else "tokens"
@@ -71,15 +71,14 @@ def find_position(n_tokens: int, position: int) -> int:
 
 
 def vocabulary_size(subject: Subject) -> int:
-    """How many tokens the model has a logit for: rows of its head, or else of its embedding."""
+    """The number of tokens with a logit: rows of the head, or else of the embedding."""
     head = subject.model.get_output_embeddings()
     module: Any = input_embedding(subject.model) if head is None else head
     return int(module.weight.shape[0]) if module is not None else len(subject.loaded.tokenizer)
 
 
 def unreadable(text: str) -> str:
-    """The text that :func:`projector.corpus.pieces.readable` shows so: ``␣a⏎`` is `` a`` and a new
-    line."""
+    """Invert :func:`projector.corpus.pieces.readable`: ``␣a⏎`` is `` a`` and a new line."""
     text = _BY_CODE.sub(lambda code: chr(min(int(code[1], 16), 0x10FFFF)), text)
     return "".join(_MEANT.get(sign, sign) for sign in text)
 

@@ -1,4 +1,4 @@
-"""Particles in full space: what each belongs to, and where it is in each frame."""
+"""Particles in full space, with their owners and their vectors in each frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Frame:
     """One reading of the stream.
 
     Attributes:
-        layer: the layer behind which it is read; None for the embedding, before layer 0.
+        layer: the layer after which it is read; None for the embedding, before layer 0.
         name: "embedding", "layer 0", ….
     """
 
@@ -23,7 +23,7 @@ class Frame:
 
     @classmethod
     def of(cls, layer: int | None) -> Frame:
-        """The frame behind a layer, or that of the embedding."""
+        """Create the frame after a layer, or that of the embedding."""
         return cls(layer, "embedding" if layer is None else f"layer {layer}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -33,14 +33,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Owner:
-    """What a particle belongs to.
+    """The owner of a particle.
 
     Attributes:
-        prompt: 0 or 1.
-        token: its place in the prompt; −1 for none.
+        prompt: index of the prompt, 0 or 1.
+        token: position of the token in the prompt; −1 for no token.
         part: the part of the model that wrote it, such as "head 3.2"; None for a token's state.
         kind: "token", "head", "mlp", "embedding", "other" or "query".
-        query: the number of an autoencoder's particle among its K; None for others.
+        query: the index of an autoencoder's particle among its K; None for all other kinds.
     """
 
     prompt: int
@@ -57,10 +57,10 @@ class Cloud:
     Attributes:
         frames: F.
         owners: P.
-        vectors: float32 on the CPU, in the units of the stream for W = hidden size: (F, P, W); or
-            (P, W) of particles that stay as they are once they are born, such as contributions.
+        vectors: float32 on the CPU, in units of the stream for W = hidden size: (F, P, W); or (P,
+            W) for particles that don't change after their birth, such as contributions.
         born: (P,) int64, the frame from which a particle exists; 0 for tokens.
-        outliers: (P,) bool, whether its norm is many times the usual one.
+        outliers: (P,) bool, whether a particle's norm is many times the median.
     """
 
     frames: tuple[Frame, ...]
@@ -71,7 +71,7 @@ class Cloud:
 
     @property
     def is_still(self) -> bool:
-        """Whether particles stay as they are once they are born."""
+        """Whether particles don't change after their birth."""
         return self.vectors.ndim == 2
 
     @property
@@ -80,31 +80,35 @@ class Cloud:
         return len(self.frames), len(self.owners), self.vectors.shape[-1]
 
     def is_born(self) -> Tensor:
-        """(F, P) bool: which particles exist in which frame."""
+        """Which particles exist in which frame, (F, P) bool."""
         return self.born[None] <= torch.arange(len(self.frames))[:, None]
 
     def is_finite(self) -> Tensor:
-        """(F, P) bool: which particles have finite numbers in which frame."""
+        """Which particles have finite vectors in which frame, (F, P) bool."""
         if self.is_still:
             return self.vectors.isfinite().all(dim=-1).expand(self.shape[:2])
         return torch.stack([each.isfinite().all(dim=-1) for each in self.vectors])
 
     def at(self, frame: int, chosen: Tensor) -> Tensor:
-        """(n, W): particles in a frame in which they are born; ``chosen`` is bool or int (P,)."""
+        """The vectors of chosen particles in a frame where they exist, (n, W); ``chosen`` is bool
+        or int (P,).
+        """
         return (self.vectors if self.is_still else self.vectors[frame])[chosen]
 
     def rows(self, chosen: Tensor) -> Tensor:
-        """(n, W): what is chosen, frame by frame; ``chosen`` is bool (F, P), of those born."""
+        """The chosen vectors, (n, W), frame by frame; ``chosen`` is bool (F, P), only where
+        particles exist.
+        """
         return self.vectors[chosen.nonzero()[:, 1]] if self.is_still else self.vectors[chosen]
 
     def frame(self, frame: int) -> Tensor:
-        """(P, W): all particles in a frame, 0 for those that are not born."""
+        """The vectors of all particles in a frame, (P, W); 0 for particles that don't exist yet."""
         vectors = self.vectors if self.is_still else self.vectors[frame]
         return vectors.where((self.born <= frame)[:, None], 0.0)
 
     @property
     def norms(self) -> Tensor:
-        """(F, P) float32, ‖x‖ in full space; 0 for particles that are not born."""
+        """‖x‖ in full space, (F, P) float32; 0 for particles that don't exist yet."""
         if self.is_still:
             norms = self.vectors.norm(dim=-1).expand(self.shape[:2])
         else:
@@ -113,7 +117,7 @@ class Cloud:
 
     @property
     def displacements(self) -> Tensor:
-        """(F, P) float32, ‖x_f − x_{f−1}‖ in full space; 0 in the first frame and at birth."""
+        """‖x_f − x_{f−1}‖ in full space, (F, P) float32; 0 in the first frame and at birth."""
         moved = torch.zeros(self.shape[:2])
         if self.is_still:
             return moved

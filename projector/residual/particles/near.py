@@ -15,20 +15,20 @@ _BLOCK = 1 << 22
 
 
 def nearest(cloud: Cloud, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
-    """Each particle's k nearest in full space, and how far they are.
+    """Find each particle's k nearest neighbours in full space, and their distances.
 
-    Where particles only join and none moves, as contributions do, a frame's neighbours are those
-    of the frame before and what has joined.
+    If particles are only added and never move, like contributions, a frame's neighbours are updated
+    from the previous frame and the added particles.
 
     Args:
         cloud: P particles in F frames.
-        k: how many; fewer are found where a frame has no more particles.
-        metric: "euclidean", in the units of the vectors; or "cosine", 1 − cos. A vector that is 0
-            is at cosine distance 1 of every other.
+        k: number of neighbours; fewer if a frame has fewer particles.
+        metric: "euclidean", in units of the vectors; or "cosine", 1 − cos. A zero vector has cosine
+            distance 1 to every other.
 
-    Returns:
-        neighbours (F, P, k) int32, nearest first, −1 for none; distances (F, P, k) float32, NaN for
-        none. A particle that is not born, or whose numbers are not finite, has none and is none's.
+    Returns: neighbours (F, P, k) int32, nearest first, −1 for missing ones; distances (F, P, k)
+        float32, NaN for missing ones. A particle that doesn't exist yet, or isn't finite, has no
+        neighbours and is no other's neighbour.
     """
     n_frames, n_particles, _ = cloud.shape
     neighbours = torch.full((n_frames, n_particles, k), -1, dtype=torch.int32)
@@ -59,9 +59,10 @@ def nearest(cloud: Cloud, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
 
 
 def as_points(vectors: Tensor, metric: Metric) -> Tensor:
-    """(n, W) float64 whose squared Euclidean distances order as the metric does.
+    """Transform vectors so that squared Euclidean distances have the order of the metric, (n, W)
+    float64.
 
-    For cosine they are of length 1: ‖a − b‖² = 2·(1 − cos).
+    For cosine, they have length 1: ‖a − b‖² = 2·(1 − cos).
     """
     whole = vectors.double()
     if metric == "euclidean":
@@ -101,7 +102,9 @@ class _Points:
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
-    """(n, m) float64 ‖a − b‖² of points (n, W) and (m, W): right to 1e-15 of the largest ‖a‖²."""
+    """‖a − b‖² of points (n, W) and (m, W), as (n, m) float64, accurate to 1e-15 of the largest
+    ‖a‖².
+    """
     lengths = points.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None]
     return lengths.addmm_(points, others.T, alpha=-2).clamp_(min=0)
 

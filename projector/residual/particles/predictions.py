@@ -1,4 +1,4 @@
-"""What the logit lens predicts of every token in every frame."""
+"""Predictions of the logit lens for every token in every frame."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def predict_tokens(
     most_tokens: int = MOST_TOKENS,
     progress: Progress | None = None,
 ) -> Predictions:
-    """The most probable next token, read from every frame by the model's own norm and head.
+    """Find the most probable next token in every frame, with the model's own norm and head.
 
-    nostalgebraist 2020, "interpreting GPT: the logit lens". The last frame's is the model's own.
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens". The last frame has the model's
+    own prediction.
 
     Args:
-        states: (F, T_i, H) of each prompt, as the stream is.
-        most_tokens: how many tokens of a prompt are read, the last ones; others have None.
+        states: (F, T_i, H) for each prompt, states of the stream.
+        most_tokens: number of tokens of a prompt to read, from the end; earlier tokens have None.
 
     Raises:
         UserError: for an encoder or a model without a head, or if a logit is not finite.

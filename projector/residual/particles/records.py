@@ -1,4 +1,4 @@
-"""What a picture of hidden states over the layers is made of, and what is found: frozen records."""
+"""Records of a picture of hidden states over the layers, and of its results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ AUTOENCODER_FOLDER = "autoencoder"
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """A prompt as the model reads it.
+    """A prompt with its tokens.
 
     Attributes:
-        text: as the user gave it; None if it was given as token ids.
+        text: the user's text; None if token ids were given.
         ids: token ids, T of them.
         pieces: the text of each token.
-        made: whether the tokenizer or the chat template put it there.
+        made: whether each token was added by the tokenizer or the chat template.
     """
 
     text: str | None
@@ -40,7 +40,7 @@ class PromptTokens:
 
     @property
     def n_own(self) -> int:
-        """How many tokens are the text's own."""
+        """The number of tokens of the text itself."""
         return len(self.made) - sum(self.made)
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,28 +54,28 @@ class PromptTokens:
 
 @dataclass(frozen=True)
 class FrameFidelity:
-    """How far one frame of the picture can be trusted. Unknown values are None.
+    """How faithful one frame of the picture is. Unknown values are None.
 
     Attributes:
-        frame: its name.
+        frame: name of the frame.
         layer: None for the embedding.
-        variance_explained: Σ‖p − p̄‖² / Σ‖x − x̄‖² over the frame's particles, which of an orthogonal
-            projection is what it keeps of their variance; of linear maps alone.
-        variance_random: the same of random subspaces of as many dimensions, on average.
-        variance_shuffled: what the same method keeps of as many particles in which there is nothing
-            to find: each coordinate is shuffled over the frame's particles, and the map fitted
-            anew. Of linear maps alone.
+        variance_explained: Σ‖p − p̄‖² / Σ‖x − x̄‖² over the frame's particles, which for an
+            orthogonal projection is the share of variance it keeps; for linear maps only.
+        variance_random: its mean for random subspaces of as many dimensions.
+        variance_shuffled: the share that the same method keeps of as many particles without
+            structure: each coordinate is shuffled over the frame's particles, and the map is fitted
+            again. For linear maps only.
         neighbours_kept: share of each particle's k nearest in the picture that are as near in full
             space as its k nearest there.
-        neighbours_chance: k / (n − 1), what random places keep; more where states are equally near.
-        neighbours_random: what random orthogonal projections keep, on average.
-        neighbours_shuffled: what the same method keeps of shuffled particles, as above.
-        neighbours_k: k, 10, or a fifth of the other particles where these are fewer.
+        neighbours_chance: the share for random positions, k / (n − 1); more if there are ties.
+        neighbours_random: its mean for random orthogonal projections.
+        neighbours_shuffled: the share that the same method keeps of shuffled particles, as above.
+        neighbours_k: k: 10, or a fifth of the other particles if that is less.
         displacement_correlation: Spearman's rank correlation, over particles, of displacements
-            since the frame before, in full space and in the picture; None in the first frame.
-        displacement_random: the same under random projections, on average.
-        displacement_n: over how many particles.
-        reason: why a figure is None; None if none is, but for the first frame's.
+            since the previous frame, in full space and in the picture; None in the first frame.
+        displacement_random: its mean for random projections.
+        displacement_n: number of particles in it.
+        reason: why a figure is None; None if there is no such figure, except in the first frame.
     """
 
     frame: str
@@ -100,14 +100,15 @@ class FrameFidelity:
 
 @dataclass(frozen=True)
 class OutlierParticle:
-    """A token whose norm is many times the median of the prompts' tokens, and where most.
+    """A token with a norm many times the median of the prompts' tokens, and where it is most
+    extreme.
 
     Attributes:
         prompt: 0 or 1.
-        token: its place in the prompt.
-        text: the token's.
-        frame: the name of the frame in which it is furthest out.
-        times_usual: its norm there, divided by the median; None if that is not finite.
+        token: its position in the prompt.
+        text: the token's text.
+        frame: the name of the frame in which it is most extreme.
+        times_usual: its norm there, divided by the median; None if it isn't finite.
     """
 
     prompt: int
@@ -139,16 +140,16 @@ Predictions = tuple[tuple[tuple[Prediction | None, ...], ...], ...]
 
 
 class PairFacts(Protocol):
-    """What is told of two prompts: which tokens are partners, and where the prompts part."""
+    """The facts about two prompts: which tokens are partners, and where the prompts diverge."""
 
     @property
     def partners(self) -> tuple[tuple[int, int], ...]:
-        """(token of the first, token of the second)."""
+        """Partner tokens, (token of the first, token of the second)."""
         ...
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why a figure is missing, by its name."""
+        """Figure → reason why it is missing."""
         ...
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,41 +158,42 @@ class PairFacts(Protocol):
 
 
 class Writable(Protocol):
-    """What writes files of its own into a folder, which is made."""
+    """An object that writes its files into a folder, which is created."""
 
     def write(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTime:
-    """Hidden states of one prompt or two as particles over the layers.
+    """Hidden states of one or two prompts as particles over the layers.
 
     Attributes:
-        settings: as they were asked for.
+        settings: the settings.
         model_name, model_sha256: the model, and the hash of its weights.
         prompts: one or two.
         frames: F.
         owners: P.
-        positions: (F, P, 3) float32; z = 0 in a picture of two dimensions; NaN for no place.
+        positions: (F, P, 3) float32; z = 0 in a picture of two dimensions; NaN for no position.
         norms: (F, P) float32, in full space.
-        displacements: (F, P) float32, since the frame before; 0 in the first.
+        displacements: (F, P) float32, since the previous frame; 0 in the first.
         neighbours: (F, P, k) int32, the nearest particles in full space; −1 for none.
         distances: (F, P, k) float32, in full space; NaN for none.
         born: (P,) int64, the frame from which a particle exists.
-        outlying: (P,) bool, whether it is of a token of outlying norm.
-        outliers: those tokens.
+        outlying: (P,) bool, whether it belongs to a token with an outlying norm.
+        outliers: the tokens with outlying norms.
         fidelity: F.
-        displacement_correlation: Spearman's over all frames and particles; None if undefined.
-        displacement_random: the same under random projections, on average.
+        displacement_correlation: Spearman's rank correlation over all frames and particles; None if
+            undefined.
+        displacement_random: its mean for random projections.
         last_states: (n_prompts, F, H) float32, the last token's hidden states.
-        metric: of ``distances`` and of neighbours: "euclidean" or "cosine".
-        pair: of two prompts.
-        predictions: of the logit lens; None if ``reasons`` says why.
-        autoencoder: what is told of the autoencoder.
-        saved: the autoencoder itself, which is written beside its picture.
-        notes: for people.
-        reasons: why something is missing, by its name.
-        versions: of what decides the numbers.
+        metric: metric of ``distances`` and of neighbours: "euclidean" or "cosine".
+        pair: facts about two prompts.
+        predictions: predictions of the logit lens; None if ``reasons`` explains it.
+        autoencoder: facts about the autoencoder.
+        saved: the autoencoder itself, which is written next to its picture.
+        notes: remarks for the user.
+        reasons: part → reason why it is missing.
+        versions: versions of the packages that affect the numbers.
     """
 
     settings: ParticleSettings
@@ -223,7 +225,7 @@ class LayerTime:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the model that particles belong to, each once."""
+        """The distinct parts of the model that particles belong to."""
         return tuple(dict.fromkeys(each.part for each in self.owners if each.part is not None))
 
     @property
@@ -234,11 +236,11 @@ class LayerTime:
 
     @property
     def n_layers(self) -> int:
-        """How many of the model's layers are shown."""
+        """The number of shown layers."""
         return sum(each.layer is not None for each in self.frames)
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``report.json`` holds: no path, no time, no NaN."""
+        """The content of ``report.json``, without paths, times and NaN."""
         predicted = self.predictions
         pair: Mapping[str, Any] = {} if self.pair is None else self.pair.as_dict()
         return {
@@ -288,10 +290,10 @@ class LayerTime:
         return {**placed(difference), "per_frame": rows}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What ``particles.safetensors`` holds.
+        """The content of ``particles.safetensors``.
 
-        ``owner_part`` counts in ``parts`` of the report, −1 for none; ``partners`` (n, 2) are
-        particles of both prompts that are of aligned tokens.
+        ``owner_part`` are indices in ``parts`` of the report, −1 for no part; ``partners`` (n, 2)
+        are particles of aligned tokens of both prompts.
         """
         parts = {part: i for i, part in enumerate(self.parts)}
         return {

@@ -1,4 +1,4 @@
-"""Hidden states of one prompt or two as particles over the layers, in one call."""
+"""Place hidden states of one or two prompts as particles over the layers, in one call."""
 
 from __future__ import annotations
 
@@ -68,20 +68,19 @@ def layer_time(
     Equal arguments give equal figures.
 
     Args:
-        model: a name that :func:`projector.model.loading.load_model` takes, a loaded model, or a
-            subject.
-        prompt: text, before which the model's first special token is put; or token ids.
-        prompt_b: a second one, which is placed by the same map.
-        chat: put both through the model's chat template, as a user's turn.
-        train: gives an autoencoder where none is given by its folder, as
-            :func:`projector.residual.particles.autoencoder.training.train_autoencoder` does.
+        model: a name for :func:`projector.model.loading.load_model`, a loaded model, or a subject.
+        prompt: text, to which the model's first special token is prepended; or token ids.
+        prompt_b: a second prompt, placed by the same map.
+        chat: apply the model's chat template to both, as a user's turn.
+        train: trains an autoencoder if no folder of one is given, like
+            :func:`projector.residual.particles.autoencoder.training.train_autoencoder`.
         settings: the fields of :class:`ParticleSettings`.
 
     Raises:
-        SettingError: on a setting that can't be used.
-        UserError: if a model, a prompt or a corpus can't be read, a prompt is beyond the model's
-            context, two prompts' states differ where a causal model's are equal, or memory does not
-            suffice.
+        SettingError: on an invalid setting.
+        UserError: if a model, a prompt or a corpus can't be read, a prompt is longer than the
+            model's context, two prompts' states differ where a causal model's must be equal, or
+            memory is too small.
     """
     asked = ParticleSettings(**settings)
     check_before_loading(asked, prompt, prompt_b)
@@ -97,7 +96,7 @@ def check_before_loading(
     prompt: str | Sequence[int],
     prompt_b: str | Sequence[int] | None,
 ) -> None:
-    """Raise a UserError for what can be told before a model is loaded."""
+    """Raise the UserErrors that don't need a model, before it is loaded."""
     for name, text in (("prompt", prompt), ("prompt_b", prompt_b)):
         check_text(name, text if isinstance(text, str) else None)
     if prompt_b is None and settings.n_pairs is not None:
@@ -213,7 +212,7 @@ class _Run:
             raise SettingError(
                 "prompt",
                 prompt if isinstance(prompt, str) else str(list(prompt)),
-                "has only one token, and the picture compares tokens",
+                "has only one token, but the picture compares tokens",
                 "give a longer prompt, or draw the one token as an image of all layers",
             )
         return tuple(found)
@@ -299,7 +298,7 @@ def _notes(prompts: Sequence[PromptTokens], trained: Trained | None) -> list[str
         notes += [trained.warning] if trained.warning else []
         if any(len(each.ids) > LONGEST for each in prompts):
             notes.append(
-                f"The autoencoder is trained on windows of up to {LONGEST} tokens: it keeps less "
-                "of a longer prompt."
+                f"The autoencoder is trained on windows of up to {LONGEST} tokens: it is less "
+                "accurate for a longer prompt."
             )
     return notes

@@ -1,4 +1,4 @@
-"""What is asked of a picture of hidden states over the layers, checked before a model is loaded."""
+"""The settings of a picture of hidden states over the layers, checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -26,48 +26,53 @@ MOST_LINES = 50
 
 
 def default_reduction(particles: str) -> str:
-    """PCA, which keeps displacements best; UMAP for the particles of an autoencoder."""
+    """The default reduction: PCA, which preserves displacements best; UMAP for the particles of an
+    autoencoder.
+    """
     return "umap" if particles == "autoencoder" else "pca"
 
 
 @dataclass(frozen=True)
 class ParticleSettings:
-    """What the particles are, and how they are placed.
+    """The settings of particles and their placement.
 
     Attributes:
-        particles: "tokens", one particle a token; "contributions", one for what each head and each
-            group of neurons adds to a token; "autoencoder", a fixed number of learned vectors.
-        reduction: "pca", "umap" or "stress". None becomes the one of the kind of particles.
-        per_layer: a map of its own for each frame, rotated onto the frame before; by default there
-            is one map for all frames.
+        particles: "tokens", one particle per token; "contributions", one for the addition of each
+            head and each group of neurons to a token; "autoencoder", a fixed number of learned
+            vectors.
+        reduction: "pca", "umap" or "stress"; None for the default of the kind of particles.
+        per_layer: fit a map for each frame, rotated onto the previous frame; by default there is
+            one map for all frames.
         dim: dimensions of the picture, 3 or 2.
-        neighbours: how many neighbours UMAP keeps of each row.
-        n_lines: to how many of its nearest particles, in full space, each has a line; 0 for none.
-        seed: of all random choices.
-        layers: the layers that are shown after the embedding; None for all.
-        fit: "prompt", the map is fitted on what is shown; "corpus", on the corpus' hidden states.
-        corpus: the text that a map is fitted on, or an autoencoder is trained on; see
-            :func:`projector.corpus.sources.read_documents`. None for the default where one is read.
-        max_tokens: most tokens of that text.
+        neighbours: number of neighbours of each row for UMAP.
+        n_lines: number of lines from each particle to its nearest particles in full space; 0 for
+            none.
+        seed: seed of all random choices.
+        layers: the layers to show after the embedding; None for all.
+        fit: "prompt", the map is fitted on the shown states; "corpus", on hidden states of the
+            corpus.
+        corpus: the text for fitting a map or training an autoencoder; see
+            :func:`projector.corpus.sources.read_documents`. None for the default if one is read.
+        max_tokens: largest number of tokens of that text.
         keep_outliers: whether tokens with outlier norms are included in the fit of the map.
-        n_particles: of an autoencoder.
-        width: numbers in each of its particles.
-        steps: of its training; None for the default.
-        autoencoder: the folder of a saved one, which is used in place of training.
-        projection: the folder of a projection, whose poles are the groups of neurons.
-        n_groups: groups of neurons in each layer, where no projection is given.
-        n_pairs: pairs of continuations that the model samples, beside which the distance of two
-            prompts is judged; 0 for none, None for as many as take seconds.
+        n_particles: number of particles of an autoencoder.
+        width: width of each of its particles.
+        steps: number of its training steps; None for the default.
+        autoencoder: the folder of a saved autoencoder, used instead of training.
+        projection: the folder of a projection with poles, which become the groups of neurons.
+        n_groups: number of groups of neurons in each layer, if no projection is given.
+        n_pairs: number of pairs of sampled continuations to compare the distance of two prompts
+            with; 0 for none, None for as many as take seconds.
 
     Raises:
-        SettingError: on the field that can't be used, or that has no effect beside the others.
+        SettingError: on a field that is invalid, or has no effect with the other settings.
     """
 
     particles: str = setting(
         "tokens",
         help=(
-            "tokens: one particle per token; contributions: one for what each head and each "
-            "group of neurons adds to a token; autoencoder: a fixed number of learned vectors."
+            "tokens: one particle per token; contributions: one for the addition of each "
+            "head and each group of neurons; autoencoder: a fixed number of learned vectors."
         ),
         choices=KINDS,
     )
@@ -82,7 +87,7 @@ class ParticleSettings:
     per_layer: bool = setting(
         False,
         help=(
-            "Fit a map for each layer, rotated onto the layer before. By default one map serves "
+            "Fit a map for each layer, rotated onto the previous layer. By default one map serves "
             "all layers, so that motion is meaningful."
         ),
     )
@@ -101,7 +106,7 @@ class ParticleSettings:
     )
     fit: str = setting(
         "prompt",
-        help="prompt: fit the map on what is shown; corpus: on the hidden states of a corpus.",
+        help="prompt: fit the map on the shown states; corpus: on hidden states of a corpus.",
         choices=FITS,
     )
     corpus: str | None = setting(
@@ -172,8 +177,8 @@ class ParticleSettings:
             raise SettingError(
                 "fit",
                 self.fit,
-                f"can't be combined with {named('reduction', self.reduction)}, which places only "
-                "the rows that it is fitted on",
+                f"can't be combined with {named('reduction', self.reduction)}, which only "
+                "places the states that it is fitted on",
                 "choose pca or umap, or leave it out",
             )
         if self.per_layer:
@@ -224,11 +229,11 @@ class ParticleSettings:
 
     @property
     def source(self) -> str:
-        """The corpus that is read, where one is."""
+        """The corpus to read, if any."""
         return DEFAULT_CORPUS if self.corpus is None else self.corpus
 
     def facts(self) -> dict[str, Any]:
-        """For a report: no path of this machine."""
+        """The settings for a report, without local paths."""
         from projector.corpus.sources import find_source
 
         found: dict[str, Any] = dict(vars(self))
@@ -271,7 +276,7 @@ def fields_read(
     has_autoencoder: bool = False,
     has_projection: bool = False,
 ) -> frozenset[str]:
-    """The settings that have an effect beside these; a face offers no others.
+    """The settings that have an effect together with these, for interfaces to offer.
 
     Args:
         particles, reduction, fit: as in :class:`ParticleSettings`.
@@ -296,10 +301,10 @@ def fields_read(
 
 
 def check_layers_shown(layers: Sequence[int] | None, n_layers: int | None) -> None:
-    """Raise a SettingError on ``layers`` if the model does not have one of them.
+    """Raise a SettingError on ``layers`` if the model lacks one of them.
 
     Args:
-        n_layers: how many layers the model has; None if it is not known yet.
+        n_layers: number of layers of the model; None if not yet known.
     """
     for layer in layers or ():
         if n_layers is not None and layer >= n_layers:

@@ -1,4 +1,6 @@
-"""Hidden states of prompts and of a corpus in every frame, as the stream is: no final norm."""
+"""Hidden states of prompts and of a corpus in every frame, from the stream without the final
+norm.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,12 @@ _PROBES = ("0 x", "Z y")
 
 
 def frames_of(n_layers: int) -> tuple[Frame, ...]:
-    """Every frame of a model: the embedding, then behind each layer; n_layers + 1 of them."""
+    """Every frame of a model: the embedding, then after each layer; n_layers + 1 frames."""
     return (Frame.of(None), *(Frame.of(layer) for layer in range(n_layers)))
 
 
 def chosen_frames(subject: Subject, layers: Sequence[int] | None) -> list[int]:
-    """Which of :func:`frames_of` are shown: the embedding, and behind the chosen layers.
+    """Indices in :func:`frames_of` of the shown frames: the embedding, and after the chosen layers.
 
     Raises:
         UserError: on ``layers``, if the model lacks one.
@@ -48,10 +50,10 @@ def chosen_frames(subject: Subject, layers: Sequence[int] | None) -> list[int]:
 
 
 def read_prompt(subject: Subject, prompt: str | Sequence[int], *, chat: bool) -> PromptTokens:
-    """A prompt's tokens, and which of them the tokenizer or the chat template put there.
+    """Read a prompt's tokens, and which of them were added by the tokenizer or the chat template.
 
     Raises:
-        UserError: as :meth:`Subject.ids_of`.
+        UserError: as for :meth:`Subject.ids_of`.
     """
     ids = subject.ids_of(prompt, as_chat=chat)
     pieces = tuple(subject.pieces(ids).texts(ids))
@@ -77,17 +79,16 @@ def _n_alike(a: Sequence[int], b: Sequence[int]) -> int:
 
 @torch.no_grad()
 def collect_states(subject: Subject, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The hidden states of some prompts, which run as one batch, padded on the right.
+    """Collect the hidden states of some prompts, run as one batch, padded on the right.
 
     Args:
         prompts: token ids, T_i of each.
 
-    Returns:
-        Of each prompt (F, T_i, H) float32 on the CPU: before layer 0 (``resid_pre``), then behind
-        each layer (``resid_post``); F = number of layers + 1.
+    Returns: For each prompt, (F, T_i, H) float32 on the CPU: before layer 0 (``resid_pre``), then
+        after each layer (``resid_post``); F = number of layers + 1.
 
     Raises:
-        UserError: if the model's stream can't be read there, or a state is not finite.
+        UserError: if the model's stream can't be read there, or a state isn't finite.
     """
     lengths = [len(ids) for ids in prompts]
     ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
@@ -144,13 +145,13 @@ def _check_finite(subject: Subject, states: Tensor) -> None:
 def find_outlying(
     prompts: Sequence[PromptTokens], states: Sequence[Tensor], frames: Sequence[Frame]
 ) -> tuple[list[Tensor], tuple[OutlierParticle, ...]]:
-    """Tokens whose norm is many times the median of all the prompts' tokens in some frame.
+    """Find tokens with a norm many times the median of all the prompts' tokens in some frame.
 
     Args:
-        states: (F, T_i, H) of each prompt.
+        states: (F, T_i, H) for each prompt.
 
     Returns:
-        (T_i,) bool of each prompt, and what is told of those tokens.
+        (T_i,) bool for each prompt, and the facts about those tokens.
     """
     norms = torch.cat([each.norm(dim=-1) for each in states], dim=1)
     found: list[Outlier] = list(describe_outliers(norms))
@@ -171,11 +172,11 @@ def find_outlying(
 def token_cloud(
     states: Sequence[Tensor], frames: Sequence[Frame], outlying: Sequence[Tensor]
 ) -> Cloud:
-    """One particle a token: those of the first prompt, then those of the second.
+    """Create one particle per token: those of the first prompt, then those of the second.
 
     Args:
-        states: (F, T_i, H) float32 of each prompt.
-        outlying: (T_i,) bool of each prompt.
+        states: (F, T_i, H) float32 for each prompt.
+        outlying: (T_i,) bool for each prompt.
     """
     owners = tuple(
         Owner(prompt, token) for prompt, each in enumerate(states) for token in range(each.shape[1])
@@ -201,16 +202,16 @@ def corpus_rows(
     keep_outliers: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Hidden states of a corpus, in the frames that are shown, for a map to be fitted on.
+    """Read hidden states of a corpus in the shown frames, for fitting a map.
 
     Args:
         source: see :func:`projector.corpus.sources.read_documents`.
-        layers: numbers of frames, of :func:`chosen_frames`.
-        most_rows: where there are more rows, as many are drawn by ``seed``, evenly over frames.
-        keep_outliers: whether tokens of outlying norm are among them.
+        layers: indices of frames, from :func:`chosen_frames`.
+        most_rows: largest number of rows; more rows are sampled with ``seed``, evenly over frames.
+        keep_outliers: whether to include tokens with an outlying norm.
 
     Returns:
-        (m, H) float32, and notes on what was read.
+        (m, H) float32, and notes about the corpus.
 
     Raises:
         UserError: if the corpus can't be read, or no token is left.

@@ -1,1 +1,1 @@
-"""What a lens says at each reading of the stream, and how it is measured."""
+"""Predictions of lenses at each reading of the stream, and their measures."""

@@ -1,4 +1,4 @@
-"""What is measured of a lens' distribution over the vocabulary, a few positions at a time."""
+"""Measure a lens's distribution over the vocabulary, a few positions at a time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _CACHED = 2**18
 
 
 def n_at_once(n_vocabulary: int) -> int:
-    """How many positions are read at a time."""
+    """The number of positions to read at a time."""
     return max(_LEAST_AT_ONCE, BUFFER_BYTES // (4 * n_vocabulary))
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a lens says at c positions: (c,) each, and (c, n_top)."""
+    """The measures of a lens at c positions: (c,) each, and (c, n_top)."""
 
     top_ids: Tensor
     top_probabilities: Tensor
@@ -37,9 +37,9 @@ class Chunk:
 
 
 class LensMeter:
-    """Reads streams of c positions beside the model's own prediction there.
+    """Measures lens predictions at c positions against the model's own predictions.
 
-    Holds two arrays (c, V): the final distribution, and one lens' logits.
+    It stores two arrays (c, V): the final distribution, and one lens's logits.
     """
 
     def __init__(self, readout: Readout, final: Tensor, target: Tensor, n_top: int) -> None:
@@ -60,7 +60,7 @@ class LensMeter:
         self._final_entropy = self.final.entropy
 
     def read(self, stream: Tensor) -> Chunk:
-        """What the lens says of a stream (c, H)."""
+        """Measure the lens on a stream (c, H)."""
         return self._measure(self._logits(stream))
 
     def _logits(self, stream: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class LensMeter:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is kept of S readings at P positions, on the CPU: the arrays of :class:`Lens`."""
+    """The measures of S readings at P positions, on the CPU: the arrays of :class:`Lens`."""
 
     top_ids: Tensor
     top_probabilities: Tensor
@@ -122,21 +122,21 @@ class Measured:
         )
 
     def add(self, s: int, rows: slice, chunk: Chunk) -> None:
-        """Put in what reading ``s`` says at some positions."""
+        """Store the measures of reading ``s`` at some positions."""
         for name, values in vars(chunk).items():
             getattr(self, name)[s, rows] = values.cpu()
 
     def mark_last(self, is_last: Tensor) -> None:
-        """Of positions (P,) bool that no token follows, none is probable or has a rank."""
+        """Clear probabilities and ranks at positions (P,) bool without a next token."""
         self.log_probability[:, is_last] = torch.nan
         self.rank[:, is_last] = 0
 
 
 class ConstantGuess:
-    """The best guess that is the same at every position: the mean of the final distributions.
+    """The best prediction that is the same at every position: the mean of the final distributions.
 
-    A lens that is no better tells nothing of the position that it is read at. Its KL to the final
-    distributions is the entropy of their mean less the mean of their entropies.
+    A lens that isn't better carries no information about its position. Its KL to the final
+    distributions is the entropy of their mean minus the mean of their entropies.
     """
 
     def __init__(self, n_vocabulary: int) -> None:
@@ -144,7 +144,7 @@ class ConstantGuess:
         self._entropy, self._n = 0.0, 0
 
     def add(self, reader: LensMeter, is_counted: Tensor) -> None:
-        """Count some of a reader's positions, (c,) bool."""
+        """Add some of a reader's positions, (c,) bool."""
         shares = reader.final_probabilities
         counted = is_counted.to(shares.device)
         self._sum += (counted.to(shares.dtype) @ shares).double().cpu()

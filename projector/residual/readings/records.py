@@ -1,4 +1,4 @@
-"""What a lens says of a prompt: the records of its readings, rows and averages."""
+"""Records of a lens on a prompt: readings, rows and averages."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ STREAMS = ("resid_pre", "resid_mid", "resid_post")
 
 @dataclass(frozen=True, order=True)
 class Reading:
-    """Where the stream is read: a layer, and a stream of :data:`STREAMS`."""
+    """A point where the stream is read: a layer, and a stream from :data:`STREAMS`."""
 
     layer: int
     stream: str
 
     @property
     def label(self) -> str:
-        """For a table's row: ``3 mid``."""
+        """The label of a table row: ``3 mid``."""
         return f"{self.layer} {self.stream.removeprefix('resid_')}"
 
 
 @dataclass(frozen=True)
 class LensRow:
-    """What the lens says at one reading and position.
+    """The lens's prediction at one reading and position.
 
     Attributes:
         token: the text of the token at the position. id: its id.
-        top: the tokens of the highest probability, (text, id, probability) each, the highest first.
-        probability: of the prompt's next token; None at its last position.
-        rank: of the same token, 1 for the highest logit; None at the last position.
-        entropy: of the lens' distribution, in nats.
-        kl: KL(final ‖ lens), in nats: what is lost by taking the lens' distribution for the
+        top: the most probable tokens, (text, id, probability) each, the highest first.
+        probability: probability of the prompt's next token; None at its last position.
+        rank: rank of the same token, 1 for the highest logit; None at the last position.
+        entropy: entropy of the lens's distribution, in nats.
+        kl: KL(final ‖ lens), in nats: the loss from using the lens's distribution instead of the
             model's own.
     """
 
@@ -58,13 +58,13 @@ class LensRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """One reading, averaged over the positions that are counted, see :class:`Lens`.
+    """One reading, averaged over the positions that count; see :class:`Lens`.
 
     Attributes:
         kl: mean KL(final ‖ lens), in nats.
         entropy: mean entropy, in nats.
         loss: mean −log probability of the next token, in nats; None for a prompt of one token.
-        agreement: share of positions at which the lens' top token is the model's.
+        agreement: share of positions where the lens's top token is the model's.
     """
 
     layer: int
@@ -80,19 +80,19 @@ class Lens:
     """A prompt read at S readings and P positions.
 
     Attributes:
-        model: its identifier.
+        model: the model's identifier.
         lens: ``logit lens``, or ``tuned lens``.
         ids: the prompt's T token ids.
-        positions: those that were read, ascending.
-        readings: in the order of the stream; the last is the model's own prediction.
+        positions: the positions that were read, ascending.
+        readings: the readings in the order of the stream; the last is the model's own prediction.
         kl, entropy: (S, P) float32, in nats.
-        log_probability: (S, P) float32, of the next token; NaN if there is none.
-        rank: (S, P) int64; 0 if there is none.
+        log_probability: (S, P) float32, log-probability of the next token; NaN if there is none.
+        rank: (S, P) int64, rank of the next token; 0 if there is none.
         top_ids: (S, P, n_top) int64. top_probabilities: the same, float32.
-        baseline: mean KL(final ‖ mean final) over positions, in nats: what is lost by a guess that
-            is the same at every position, the best there is. None for fewer than two positions.
+        baseline: mean KL(final ‖ mean final) over positions, in nats: the loss of the best
+            prediction that is the same at every position. None for fewer than two positions.
         outliers: tokens with outlying norms, by position.
-        outliers_left_out: whether averages leave them out.
+        outliers_left_out: whether averages leave outliers out.
         missing: why there is no reading between attention and MLP; None if there is one.
     """
 
@@ -115,23 +115,25 @@ class Lens:
 
     @cached_property
     def probability(self) -> Tensor:
-        """Of the next token, (S, P) float32; NaN if there is none, and 0 below 1e-38."""
+        """Probability of the next token, (S, P) float32; NaN if there is none, and 0 below
+        1e-38.
+        """
         return self.log_probability.exp()
 
     def text(self, token_id: int) -> str:
-        """The text of a token of the prompt or of the tops, as it is."""
+        """The unmodified text of a token of the prompt or of the top tokens."""
         return self.pieces.text(token_id)
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
-        """The texts of the prompt's tokens, all T of them, as they are."""
+        """The unmodified texts of all T tokens of the prompt."""
         return tuple(self.text(i) for i in self.ids)
 
     def top(self, reading: int, place: int) -> tuple[tuple[str, int, float], ...]:
-        """The likeliest tokens, (text, id, probability) each, the likeliest first.
+        """The most likely tokens, (text, id, probability) each, the most likely first.
 
         Args:
-            reading: its number among ``readings``. place: the number among ``positions``.
+            reading: index in ``readings``. place: index in ``positions``.
         """
         ids, shares = self.top_ids[reading, place], self.top_probabilities[reading, place]
         return tuple(
@@ -140,7 +142,7 @@ class Lens:
 
     @property
     def rows(self) -> Iterator[LensRow]:
-        """One a reading and position, made as they are asked for."""
+        """Yield one row per reading and position."""
         for s, reading in enumerate(self.readings):
             for k, position in enumerate(self.positions):
                 rank = int(self.rank[s, k])
@@ -159,14 +161,14 @@ class Lens:
 
     @cached_property
     def counted(self) -> Tensor:
-        """(P,) bool: positions that averages are over; all where none would be left."""
+        """Positions included in averages, (P,) bool; all if none would be left."""
         out = {each.position for each in self.outliers if self.outliers_left_out}
         counted = torch.tensor([position not in out for position in self.positions])
         return counted if bool(counted.any()) else torch.ones_like(counted)
 
     @cached_property
     def summaries(self) -> tuple[Summary, ...]:
-        """One a reading."""
+        """One summary per reading."""
         same = self.top_ids[:, :, 0] == self.top_ids[-1:, :, 0]
         return tuple(
             Summary(
@@ -183,10 +185,10 @@ class Lens:
         )
 
     def settled(self, place: int = -1) -> Reading:
-        """The first reading from which on the model's own top token stays the lens' top token.
+        """The first reading from which on the lens's top token is the model's own.
 
         Args:
-            place: among ``positions``.
+            place: index in ``positions``.
         """
         tops = self.top_ids[:, place, 0].tolist()
         first = len(tops) - 1
@@ -223,7 +225,7 @@ class Lens:
 
 
 def finite(value: Tensor) -> float | None:
-    """A number; None if it is none that JSON can hold."""
+    """A number, or None if JSON can't represent it."""
     number = float(value)
     return number if math.isfinite(number) else None
 

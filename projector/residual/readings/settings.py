@@ -1,4 +1,4 @@
-"""How a tuned lens is trained: settings. Nothing heavy."""
+"""The settings for training a tuned lens; importing this is fast."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from projector.settings import setting
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """How a tuned lens is trained.
+    """The settings for training a tuned lens.
 
     Attributes:
-        n_steps: steps of Adam, whose rate falls linearly to 0.
-        tokens_per_step: about how many tokens each step reads: whole sequences, at least one.
-        sequence_length: tokens of a sequence; None for 256, or what the model takes if less.
-        learning_rate: of the first step.
-        seed: of the order in which sequences are read.
+        n_steps: number of steps of Adam, with a learning rate that decays linearly to 0.
+        tokens_per_step: approximate number of tokens per step, in whole sequences, at least one.
+        sequence_length: tokens per sequence; None for 256, or the model's context if that is
+            shorter.
+        learning_rate: learning rate of the first step.
+        seed: seed of the order of sequences.
 
     Raises:
-        SettingError: for a value that is not possible.
+        SettingError: for an invalid value.
     """
 
     n_steps: int = setting(250, help="Number of training steps.")

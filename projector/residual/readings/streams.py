@@ -1,4 +1,4 @@
-"""Where the stream is read, and what passes there in one run."""
+"""Points where the stream is read, and reading them in one run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _BY_NAME = re.compile(r"L?(\d{1,6})[ ,:](?:resid_)?(pre|mid|post)", re.ASCII | r
 
 
 def last_reading(architecture: Architecture) -> Reading:
-    """What the model itself reads: the last block's output."""
+    """The model's own reading: the last block's output."""
     return Reading(len(architecture.blocks) - 1, "resid_post")
 
 
 def find_readings(
     architecture: Architecture, streams: Sequence[str]
 ) -> tuple[list[Reading], str | None]:
-    """The readings of some streams, in order; and why one of them is missing, where it is.
+    """Find the readings of some streams, in order, and the reason if one is missing.
 
-    ``resid_pre`` is read of layer 0 alone: that of a later layer is the ``resid_post`` before it.
+    ``resid_pre`` is read for layer 0 only, because a later layer's is the previous ``resid_post``.
     """
     found: list[Reading] = []
     missing: str | None = None
@@ -43,12 +43,13 @@ def find_readings(
 
 
 def find_reading(architecture: Architecture, until: tuple[int, str] | str) -> Reading:
-    """A place where a lens reads the stream, by layer and stream or as text, such as ``3 mid``.
+    """Find a point where a lens reads the stream, by layer and stream or as text, such as ``3
+    mid``.
 
-    ``resid_pre`` is a place in every layer: in a later one it is the ``resid_post`` before it.
+    ``resid_pre`` is valid for every layer: in a later layer it is the previous ``resid_post``.
 
     Raises:
-        SettingError: on ``until``, if the model has no such place.
+        SettingError: on ``until``, if the model has no such point.
     """
     n_layers = len(architecture.blocks)
     if isinstance(until, str):
@@ -74,16 +75,16 @@ def find_reading(architecture: Architecture, until: tuple[int, str] | str) -> Re
 def read_streams(
     subject: Subject, inputs: Mapping[str, Tensor], readings: Sequence[Reading], rows: Tensor
 ) -> tuple[dict[Reading, Tensor], Tensor]:
-    """Run the model once on a batch (B, T) and copy what passes some readings.
+    """Run the model once on a batch (B, T) and copy the stream at some readings.
 
-    The model is stopped behind the last of them: its own head would give B × T × V numbers at once.
+    The model stops after the last of them, because its own head would compute B × T × V numbers at
+    once.
 
     Args:
-        rows: (P,) int64, which of the B·T tokens are kept, in the order of the batch.
+        rows: (P,) int64, the tokens to keep out of B·T, in the order of the batch.
 
-    Returns:
-        Of each reading (P, H), of the model's type; and the norms (n_readings, B·T) float32 of all
-        tokens, on the CPU, in the order of the readings.
+    Returns: For each reading, (P, H) in the model's dtype; and the norms (n_readings, B·T) float32
+        of all tokens, on the CPU, in the order of the readings.
     """
     shape = inputs["input_ids"].shape
     blocks = subject.architecture.blocks

@@ -1,8 +1,8 @@
-"""The tuned lens: one affine map a layer, through which a stream is read with the model's own head.
+"""The tuned lens: one affine map per layer, applied to the stream before the model's own head.
 
 Belrose et al. 2023, "Eliciting Latent Predictions from Transformers with the Tuned Lens"
 (arXiv:2303.08112): a layer's stream h becomes h + A h + b before the final norm; A and b are
-trained so that what the head then says is near what the model says in the end.
+trained so that the head's prediction is close to the model's final prediction.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Translation:
     """An affine map of the stream: h becomes ``h + weight h + bias``.
 
     Attributes:
-        weight: (H, H) float32. bias: (H,) float32. Zeros leave the stream as it is.
+        weight: (H, H) float32. bias: (H,) float32. Zeros leave the stream unchanged.
     """
 
     weight: Tensor
@@ -62,8 +62,8 @@ class TunedLens:
     """A tuned lens of one model.
 
     Attributes:
-        maps: of every reading but the last.
-        facts: what it is of, as its JSON has it: ``model``, ``corpus``, ``settings``,
+        maps: maps for every reading except the last.
+        facts: its provenance, as in its JSON: ``model``, ``corpus``, ``settings``,
             ``held_out`` and ``versions``.
     """
 
@@ -71,27 +71,27 @@ class TunedLens:
     facts: Mapping[str, Any]
 
     def translate(self, reading: Reading, stream: Tensor) -> Tensor:
-        """(P, H) → (P, H), both of the model's type."""
+        """Transform a stream, (P, H) → (P, H), both in the model's dtype."""
         return self.maps[reading].apply(stream).to(stream.dtype)
 
     def check(self, subject: Subject) -> None:
-        """Raise a UserError if this is the lens of other weights than the subject's."""
+        """Raise a UserError if this lens was trained on other weights than the subject's."""
         model = self.facts["model"]
         if model["sha256"] != subject.loaded.weights_sha256:
             raise UserError(
                 f"{named('tuned')} is a lens of '{model['id']}' (weights {model['sha256'][:12]}), "
-                f"and this model is '{subject.loaded.identifier}' (weights "
+                f"but this model is '{subject.loaded.identifier}' (weights "
                 f"{subject.loaded.weights_sha256[:12]}): give a lens that was trained on it",
                 setting="tuned",
                 value=model["id"],
             )
 
     def save(self, folder: Path, *, force: bool = False) -> None:
-        """Write both files in one step.
+        """Write both files atomically.
 
         Raises:
-            UserError: if the folder may not be replaced (:func:`check_tuned_place`), or the disk
-                refuses.
+            UserError: if the folder must not be replaced (:func:`check_tuned_place`), or the files
+                can't be written.
         """
         check_tuned_place(folder, force=force)
         tensors: dict[str, Tensor] = {}
@@ -109,7 +109,7 @@ class TunedLens:
         """Read a lens.
 
         Raises:
-            UserError: on ``tuned``, if the folder holds none, or one that is damaged or newer.
+            UserError: on ``tuned``, if the folder holds no tuned lens, or it is damaged or newer.
         """
         return _KIND.read(Path(folder), cls._parsed)
 
@@ -120,9 +120,9 @@ class TunedLens:
 
 
 def check_tuned_place(folder: Path, *, force: bool) -> None:
-    """Raise a UserError if no tuned lens may be written there.
+    """Raise a UserError if a tuned lens must not be written there.
 
-    What is there is replaced only where it is a tuned lens, and ``force`` is given.
+    Existing files are replaced only if they are a tuned lens and ``force`` is True.
     """
     check_replaceable(folder, JSON_FILE, "a tuned lens", force=force)
 

@@ -1,7 +1,7 @@
-"""Training of a tuned lens: each layer's prediction is drawn towards the model's own.
+"""Train a tuned lens, so that each layer's prediction approaches the model's own.
 
 Belrose et al. 2023 (arXiv:2303.08112): the maps start as the identity, and minimise KL(final ‖
-lens) over a corpus. Each layer's map is trained apart from the others'. The last sequences of the
+lens) over a corpus. Each layer's map is trained independently. The last sequences of the
 corpus are held out: on them the tuned lens is compared with the logit lens.
 """
 
@@ -41,7 +41,7 @@ def tune_lens(
     *,
     progress: Progress | None = None,
 ) -> TunedLens:
-    """Train a map for the embedding and for the output of every layer but the last.
+    """Train a map for the embedding and for the output of every layer except the last.
 
     A step costs one forward pass over its tokens, and for each map about three products with the
     head. The model is not changed.
@@ -53,7 +53,7 @@ def tune_lens(
     Raises:
         UserError: for a model without a causal head, or a corpus that can't be read or has fewer
             than two sequences.
-        SettingError: on ``sequence_length``, if the model does not take as many tokens.
+        SettingError: on ``sequence_length``, if it is longer than the model's context.
     """
     subject, settings = Subject.of(subject), settings or TuningSettings()
     progress = progress or Silent()
@@ -120,7 +120,7 @@ def _check_sequences(tokens: Corpus, length: int) -> None:
     """Raise a UserError unless one sequence can be held out."""
     if tokens.n_sequences < 2:
         raise UserError(
-            f"corpus '{tokens.source}' has only one sequence of {length} tokens, and training "
+            f"corpus '{tokens.source}' has only one sequence of {length} tokens, but training "
             f"needs two: give more text, or a smaller {named('sequence_length')}",
             setting="sequence_length",
             value=length,

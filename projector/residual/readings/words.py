@@ -1,4 +1,4 @@
-"""What a lens says, in words that the terminal, reports and pages share."""
+"""Descriptions of lens results for the terminal, reports and pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from projector.residual.readings.records import Lens, Reading
 
 
 def reading_words(reading: Reading) -> str:
-    """Where a reading is: ``layer 3 after its attention``."""
+    """Describe the point of a reading: ``layer 3 after its attention``."""
     if reading.stream == "resid_pre":
         return (
             "the embedding" if not reading.layer else f"layer {reading.layer} before its attention"
@@ -17,10 +17,10 @@ def reading_words(reading: Reading) -> str:
 
 
 def settled_words(lens: Lens, place: int = -1) -> str:
-    """At which layer the model's own top token becomes the lens' top token; one sentence.
+    """Describe, in one sentence, from which layer on the lens's top token is the model's own.
 
     Args:
-        place: among the lens' positions.
+        place: index in the lens's positions.
     """
     position = lens.positions[place]
     text, _, share = lens.top(len(lens.readings) - 1, place)[0]
@@ -33,7 +33,9 @@ def settled_words(lens: Lens, place: int = -1) -> str:
 
 
 def outlier_words(lens: Lens) -> str:
-    """Which tokens have outlying norms, and whether averages count them; "" where none have."""
+    """Describe the tokens with outlying norms, and whether averages include them; "" if there are
+    none.
+    """
     if not lens.outliers:
         return ""
     told = [
@@ -53,7 +55,7 @@ def outlier_words(lens: Lens) -> str:
 
 
 def baseline_words(lens: Lens) -> str:
-    """What the averages of KL are to be compared with; "" where that is not known."""
+    """Describe the baseline for averages of KL; "" if it is unknown."""
     if lens.baseline is None:
         return ""
     return (

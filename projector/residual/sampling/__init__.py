@@ -1,1 +1,1 @@
-"""Draws of samples that belong together in groups: labels permuted, folds dealt, resampling."""
+"""Random draws for grouped samples: label permutations, folds and bootstrap samples."""

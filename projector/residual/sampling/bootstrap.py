@@ -1,4 +1,4 @@
-"""Bootstrap samples of two sets whose samples belong together in groups."""
+"""Bootstrap samples of two sets with grouped samples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["resample_groups"]
 def resample_groups(
     labels: Labels, groups: Groups, n_draws: int, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """How often each sample is drawn: whole groups, drawn with replacement once for both sets.
+    """Draw whole groups with replacement, once for both sets; returns how often each sample is
+    drawn.
 
-    Groups of the first set alone, of the second alone and of both are drawn among themselves, as
-    many of each as there are, so that every draw has samples of both sets.
+    Groups in the first set only, in the second set only and in both sets are drawn separately,
+    keeping their numbers, so that every draw has samples of both sets.
 
     Args:
-        labels: (N,) whether a sample is of the first set.
-        groups: (N,) the group of each.
+        labels: (N,), whether a sample belongs to the first set.
+        groups: (N,), the group of each sample.
 
     Returns:
         (``n_draws``, N) counts.

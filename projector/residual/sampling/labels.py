@@ -1,4 +1,4 @@
-"""Which samples are held out together, and labels permuted so that nothing else changes."""
+"""Folds, halves and label permutations for grouped samples."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ Labels = NDArray[np.bool_]
 
 
 def groups_of_each(labels: Labels, groups: Groups) -> tuple[int, int]:
-    """How many groups have a sample of the first set, and how many one of the second."""
+    """The numbers of groups with samples of the first set, and of the second set."""
     return len(np.unique(groups[labels])), len(np.unique(groups[~labels]))
 
 
 def deal_folds(
     labels: Labels, groups: Groups, n_folds: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """A fold for each sample: a group is in one fold, and each fold has its share of both sets.
+    """Assign a fold to each sample: a group is in one fold, and each fold has its share of both
+    sets.
 
-    Groups are dealt out one after the other, those of equal make-up and size in random order.
+    Groups are assigned one after another, groups of equal kind and size in random order.
 
     Args:
-        labels: (N,) whether a sample is of the first set.
-        groups: (N,) the group of each.
+        labels: (N,), whether a sample belongs to the first set.
+        groups: (N,), the group of each sample.
 
     Returns:
-        (N,) numbers from 0 to ``n_folds`` − 1.
+        (N,), fold indices from 0 to ``n_folds`` − 1.
     """
     _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     shares = np.bincount(of_sample, labels) / sizes
@@ -41,18 +42,18 @@ def deal_folds(
 def halve_groups(
     labels: Labels, groups: Groups, n_draws: int, random: np.random.Generator
 ) -> Labels:
-    """Random halves of both sets, of like size: a group is in one half, in both sets in the same.
+    """Draw random halves of both sets of similar size; a group is in the same half for both sets.
 
-    Groups of the first set alone, of the second alone and of both are halved among themselves. Two
-    of the same or the next size are a pair, one for each half; of an odd number the largest is in
-    the second half, as halves have no order.
+    Groups in the first set only, in the second set only and in both sets are halved separately. Two
+    groups of the same or the next size form a pair, one for each half. For an odd number, the
+    largest group is in the second half, because the order of halves doesn't matter.
 
     Args:
-        labels: (N,) whether a sample is of the first set.
-        groups: (N,) the group of each.
+        labels: (N,), whether a sample belongs to the first set.
+        groups: (N,), the group of each sample.
 
     Returns:
-        (``n_draws``, N) whether a sample is in the first half.
+        (``n_draws``, N), whether a sample is in the first half.
     """
     of_sample, sizes, kinds = group_kinds(labels, groups)
     found = np.zeros((n_draws, len(sizes)), dtype=np.bool_)
@@ -68,9 +69,9 @@ def halve_groups(
 def group_kinds(
     labels: Labels, groups: Groups
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The group of each sample, counted from 0 (N,); each group's size; and its kind.
+    """The group of each sample, counted from 0, (N,); the size of each group; and its kind.
 
-    The kind is 0 for a group of the second set alone, 1 for one of both, 2 for the first alone.
+    The kind is 0 for a group in the second set only, 1 in both sets, 2 in the first set only.
     """
     _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     n_first = np.bincount(of_sample, labels)
@@ -80,16 +81,16 @@ def group_kinds(
 def permute_labels(
     labels: Labels, groups: Groups, n_permutations: int, random: np.random.Generator
 ) -> Labels:
-    """Labels that could as well have been, if the sets did not differ.
+    """Permute labels in ways that are equally likely if the sets don't differ.
 
-    Groups stay what they are: the share of the first set in each is dealt to the groups anew, and
-    the labels inside a group are drawn by its new share. So a statement and its negation stay one
-    of each set, a group of one set alone stays of one set alone, and single samples are permuted
+    Groups are kept: the share of the first set in each group is reassigned among the groups, and
+    the labels inside a group are drawn with its new share. A statement and its negation thus stay
+    in different sets, a group in one set only stays in one set, and single samples are permuted
     freely.
 
     Args:
-        labels: (N,) whether a sample is of the first set; both sets have samples.
-        groups: (N,) the group of each.
+        labels: (N,), whether a sample belongs to the first set; both sets have samples.
+        groups: (N,), the group of each sample.
 
     Returns:
         (N, ``n_permutations``); each column has samples of both sets.

@@ -143,9 +143,9 @@ def train_network(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Train a network in place on windows of at least one frame, as :func:`train_autoencoder` says.
+    """Train a network in place on windows of at least one frame; see :func:`train_autoencoder`.
 
-    Its weights take no gradients afterwards.
+    Its weights don't require gradients afterwards.
     """
     draws = np.random.default_rng(seed)
     adam = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)

@@ -1,1 +1,1 @@
-"""How far a picture of particles can be trusted, beside pictures where there is nothing to find."""
+"""How faithful a picture of particles is, compared with controls where there is nothing to find."""

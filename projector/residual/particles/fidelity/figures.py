@@ -1,4 +1,4 @@
-"""What a picture of some particles keeps of full space, beside random projections of them."""
+"""Measures of how faithful a picture of particles is, compared with random projections."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _ROWS_AT_ONCE = 4_096
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one frame; None for what can't be given.
+    """The measures of one frame; None for undefined values.
 
     Attributes:
-        variance: the share that is explained.
-        kept: of nearest neighbours; ``random`` the same of random projections, on average.
-        chance: what random places keep of them.
-        k: how many are nearest.
+        variance: the share of variance explained.
+        kept: the share of nearest neighbours kept; ``random`` is its mean for random projections.
+        chance: the share kept by random positions.
+        k: the number of nearest neighbours.
     """
 
     variance: float | None = None
@@ -46,10 +46,10 @@ class Figures:
 def figures_of(
     x: Tensor, p: Tensor, *, metric: Metric, k: int, axes: Tensor | None, linear: bool
 ) -> tuple[Figures, str | None]:
-    """Figures of particles x (n, W) at p (n, 3), or why there are none.
+    """Measure particles x (n, W) at positions p (n, 3), or give the reason why it isn't possible.
 
     Args:
-        axes: (draws, W, dim) of random projections; None for none.
+        axes: (draws, W, dim), axes of random projections; None for no projections.
         linear: whether variance explained is defined.
     """
     if len(x) < _LEAST_RANKED:
@@ -76,16 +76,17 @@ def _spread(rows: Tensor) -> tuple[float, float]:
 def neighbours_kept(
     x: Tensor, p: Tensor, *, metric: Metric, k: int, axes: Tensor | None = None
 ) -> Figures:
-    """The share of nearest on the map that are nearest in full space, and of all that are.
+    """The share of nearest neighbours on the map that are nearest in full space, and the chance
+    level.
 
-    Where there are many particles it is measured among 2,048 of them.
+    For many particles, it is measured among 2,048 of them.
 
     Args:
-        x: (n, W), three rows at least.
-        p: (n, 3) their places.
-        metric: of full space.
-        k: how many nearest; at most a fifth of the others.
-        axes: (draws, W, dim) of random projections; None for none.
+        x: (n, W), at least three rows.
+        p: (n, 3), their positions.
+        metric: metric in full space.
+        k: number of nearest neighbours; at most a fifth of the other particles.
+        axes: (draws, W, dim), axes of random projections; None for no projections.
     """
     if len(x) > _MOST_AMONG:
         drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -113,7 +114,7 @@ def neighbours_kept(
 
 
 def random_axes(width: int, dim: int, seed: int) -> Tensor:
-    """(20, width, dim) float64: orthonormal axes of random projections; dim is at most width."""
+    """Orthonormal axes of random projections, (20, width, dim) float64, with dim ≤ width."""
     generator = torch.Generator().manual_seed(seed)
     shape = width, min(dim, width)
     drawn = [
@@ -124,7 +125,7 @@ def random_axes(width: int, dim: int, seed: int) -> Tensor:
 
 
 def rank_correlation(full: Tensor, shown: Tensor) -> float | None:
-    """Spearman's, of two (n,) tensors; None if n is below 3, or all of one are equal."""
+    """Spearman's rank correlation of two (n,) tensors; None if n < 3, or one is constant."""
     if len(full) < _LEAST_RANKED:
         return None
     from scipy.stats import rankdata
@@ -136,6 +137,6 @@ def rank_correlation(full: Tensor, shown: Tensor) -> float | None:
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Of those that are known; None if none is."""
+    """The mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""What a picture of particles keeps of full space in each frame, beside what is kept of noise."""
+"""Measure how faithful a picture of particles is in each frame, compared with noise."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ def measure_fidelity(
     left_out: Tensor | None = None,
     controls: Iterable[tuple[Cloud, Tensor]] = (),
 ) -> tuple[tuple[FrameFidelity, ...], float | None, float | None]:
-    """What a picture keeps of full space in each frame, beside where there is nothing to keep.
+    """Measure how faithful a picture is in each frame, with controls where there is nothing to
+    find.
 
-    Particles of an outlying norm, without a place, or not born are left out. Those that are the
-    same in a frame count once there: whatever places them shows them in one place.
+    Particles with an outlying norm, without a position, or not yet born are left out. Identical
+    particles in a frame count once there, because every map gives them the same position.
 
     * Variance explained: Σ‖p − p̄‖² / Σ‖x − x̄‖² over a frame's particles, which for an orthogonal
-      projection is 1 − Σ‖(x − x̄) − (x̂ − x̂ mean)‖² / Σ‖x − x̄‖². A random subspace of d dimensions
-      keeps d / W on average. What is fitted on few particles keeps more of anything, so the same
-      is measured on ``controls``.
-    * Neighbours kept: of each particle's k nearest in the picture, the share that are as near as
-      its k nearest in full space; ties count. Beside it the mean of 20 random orthogonal
-      projections, and what random places keep: the share of all particles that are as near, k /
-      (n − 1) where there are no ties.
+      projection is 1 − Σ‖(x − x̄) − (x̂ − x̂ mean)‖² / Σ‖x − x̄‖². A random subspace of d
+      dimensions keeps d / W on average. A map fitted on few particles keeps more variance of any
+      data, so the same is measured on ``controls``.
+    * Neighbours kept: the share of each particle's k nearest in the picture that are as near as its
+      k nearest in full space; ties count. It is compared with the mean of 20 random orthogonal
+      projections, and with random positions: the share of all particles that are as near, k / (n −
+      1) without ties.
     * Displacements: Spearman's rank correlation over particles of ‖x_f − x_{f−1}‖ in full space and
-      in the picture, beside the mean of the same 20 projections. Particles that stay where they
-      are, such as a contribution once it is written, are left out.
+      in the picture, compared with the mean of the same 20 projections. Particles that don't move,
+      such as a contribution after it is written, are left out.
 
     Args:
         cloud: particles in full space.
         positions: (F, P, 3) float32; z is 0 in a picture of two dimensions.
-        metric: of neighbours in full space.
-        k: how many neighbours; a fifth of the other particles of a frame, where these are fewer.
+        metric: metric of neighbours in full space.
+        k: number of neighbours; at most a fifth of the other particles in a frame.
         dim: dimensions of the picture, 2 or 3.
         linear: whether positions are an orthogonal projection of the vectors.
-        seed: of the random projections.
-        left_out: (P,) bool, particles that do not count: those of tokens that both prompts begin
-            with count once.
-        controls: clouds of noise that the same pipeline placed; see
+        seed: seed of the random projections.
+        left_out: (P,) bool, particles that don't count, because tokens of a shared beginning count
+            once.
+        controls: clouds of noise placed by the same pipeline; see
             :func:`projector.residual.particles.fidelity.shuffling.place_shuffled`.
 
-    Returns:
-        One record a frame; the rank correlation of displacements of all frames pooled, and the same
-        under random projections. A correlation is None if there are fewer than three
+    Returns: One record per frame; the rank correlation of displacements pooled over all frames, and
+        the same for random projections. A correlation is None if there are fewer than three
         displacements, or all are equal.
     """
     counted = _counted(cloud, positions)

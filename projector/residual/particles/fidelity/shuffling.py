@@ -1,4 +1,4 @@
-"""Particles in which there is nothing to find, placed as the real ones are."""
+"""Particles without structure, placed like the real ones, as a control."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ def place_shuffled(
     rows: Tensor | None = None,
     left_out: Tensor | None = None,
 ) -> Iterator[tuple[Cloud, Tensor]]:
-    """Clouds without structure, and where the same pipeline places their particles.
+    """Yield clouds without structure, and the positions that the same pipeline gives them.
 
-    In each frame every coordinate is shuffled over the particles, each by itself. Coordinates keep
-    their means and variances, and lose what binds them: Horn (1965), "A rationale and test for the
-    number of factors in factor analysis". A map that is fitted on few such particles keeps much of
-    their variance, and that is by chance. Particles of an outlying norm are left out.
+    In each frame, every coordinate is shuffled over the particles independently. Coordinates keep
+    their means and variances, but lose their correlations: Horn (1965), "A rationale and test for
+    the number of factors in factor analysis". A map fitted on few such particles keeps much of
+    their variance by chance. Particles with an outlying norm are left out.
 
     Args:
         cloud: the real particles.
-        settings: how they are placed.
-        rows: (m, W), what the map was fitted on in place of the cloud; shuffled too.
-        left_out: (P,) bool, particles that do not count.
+        settings: settings of the placement.
+        rows: (m, W), the data that the map was fitted on instead of the cloud; shuffled too.
+        left_out: (P,) bool, particles that don't count.
 
-    Yields:
-        A cloud and its positions (F, P, 3); three times, or once where there are many numbers;
-        never where too few particles are left to be placed.
+    Yields: A cloud and its positions (F, P, 3), three times, or once for large data; nothing if too
+        few particles are left to be placed.
     """
     is_kept = ~cloud.outliers & cloud.is_finite().all(dim=0)
     if left_out is not None:

@@ -1,1 +1,1 @@
-"""Two prompts in one geometry: which tokens are partners, and where the prompts part."""
+"""Two prompts in one picture: which tokens are partners, and where the prompts diverge."""

@@ -1,4 +1,4 @@
-"""Two prompts aligned on the tokens that both begin and end with."""
+"""Align two prompts on their shared beginning and end."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from projector.residual.particles.pairing.records import Alignment
 
 
 def align(ids_a: Sequence[int], ids_b: Sequence[int]) -> Alignment:
-    """Which tokens of two prompts are partners.
+    """Find which tokens of two prompts are partners.
 
-    The beginning is as long as it can be, and the end what is left of it: a token is never in both.
-    Tokens between the two are partners one by one where both prompts have as many there: a word
-    that was changed is the partner of what it was changed to.
+    The shared beginning is as long as possible, followed by the shared end; a token is never in
+    both. Tokens in between are partners one by one if both prompts have equally many: a changed
+    word is the partner of its replacement.
 
     Args:
-        ids_a: token ids of the first prompt, as the model takes them.
-        ids_b: of the second.
+        ids_a: token ids of the first prompt.
+        ids_b: token ids of the second prompt.
     """
     shorter = min(len(ids_a), len(ids_b))
     n_beginning = 0

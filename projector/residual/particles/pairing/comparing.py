@@ -1,4 +1,4 @@
-"""Two prompts compared: equal where they must be, and where they part beside sampled pairs."""
+"""Compare two prompts: check states that must be equal, and find where they diverge."""
 
 from __future__ import annotations
 
@@ -48,24 +48,25 @@ def compare(
     n_pairs: int | None = None,
     progress: Progress | None = None,
 ) -> Pair:
-    """Align two prompts, assert that a causal model's states are equal before they differ, and find
-    the first layer at which they are further apart than two continuations that the model samples.
+    """Align two prompts, assert that a causal model's states are equal before the first difference,
+    and find the first layer with a larger distance than pairs of continuations sampled from the
+    model.
 
     Args:
-        ids_a: token ids of the first prompt, as the model takes them.
-        ids_b: of the second.
-        states_a: (F, T, H), the embedding and what each layer gives, F = layers + 1; both prompts'
-            from one batch.
-        states_b: of the second.
-        seed: of the continuations.
-        n_pairs: how many pairs of unlike ones; 0 for none, None for as many as take seconds, see
-            :func:`choose_pairs`.
+        ids_a: token ids of the first prompt.
+        ids_b: token ids of the second prompt.
+        states_a: (F, T, H), the embedding and the output of each layer, F = layers + 1; both
+            prompts' from one batch.
+        states_b: the states of the second prompt.
+        seed: seed of the continuations.
+        n_pairs: number of pairs of different continuations; 0 for no pairs, None for as many as
+            take seconds, see :func:`choose_pairs`.
 
     Raises:
         SettingError: on ``seed`` or ``n_pairs``.
-        UserError: if a causal model's states differ before the first unlike token by more than
-            rounding explains, or are not finite: in which layer, at which token, by how much.
-        ValueError: if the states do not fit the model and the prompts.
+        UserError: if a causal model's states differ before the first differing token by more than
+            rounding explains, or aren't finite, with the layer, the token and the difference.
+        ValueError: if the states don't fit the model and the prompts.
     """
     check_seed("seed", seed)
     check_pairs("n_pairs", n_pairs)
@@ -73,7 +74,7 @@ def compare(
     for ids, states in ((ids_a, states_a), (ids_b, states_b)):
         if tuple(states.shape[:2]) != (n_frames, len(ids)):
             raise ValueError(
-                f"states of {n_frames} frames and {len(ids)} tokens are wanted, and these are "
+                f"states must have {n_frames} frames and {len(ids)} tokens, but these are "
                 f"{tuple(states.shape)}"
             )
         _check_finite(states)
@@ -129,21 +130,21 @@ def _sample(
     if len(sampled.distances) < FEWEST_PAIRS:
         reason = (
             f"the model samples the same continuation in {sampled.n_equal:,} of "
-            f"{sampled.n_drawn:,} pairs, and {FEWEST_PAIRS} different pairs are needed"
+            f"{sampled.n_drawn:,} pairs, but {FEWEST_PAIRS} different pairs are needed"
         )
     return sampled, reason
 
 
 def causal_error(before_a: Tensor, before_b: Tensor, allowed: float) -> float:
-    """The largest ‖a − b‖ / ‖a‖ of the tokens before the first unlike one.
+    """The largest ‖a − b‖ / ‖a‖ over the tokens before the first differing token.
 
     Args:
-        before_a: (F, n, H) of the shared beginning, n ≥ 1.
+        before_a: (F, n, H), states of the shared beginning, n ≥ 1.
         before_b: (F, n, H).
-        allowed: the most that rounding explains.
+        allowed: the largest error that rounding explains.
 
     Raises:
-        UserError: if it is more: in which layer, at which token, by how much.
+        UserError: if it is larger, with the layer, the token and the error.
     """
     a, b = before_a.double(), before_b.double()
     size = torch.linalg.vector_norm(a, dim=-1).clamp_min(_TINY)
@@ -169,14 +170,14 @@ def find_difference(
     floor: float = 0.0,
     reason: str | None = None,
 ) -> Difference:
-    """The first frame at which two prompts are further apart than sampled pairs.
+    """Find the first frame with a larger distance between two prompts than between sampled pairs.
 
     Args:
-        distances: (F,) of the prompts.
-        sampled: the pairs; None if nothing was sampled.
-        shared: what the prompts share.
-        floor: a distance up to this is explained by rounding.
-        reason: why no layer can be named: no pairs were sampled, or too few.
+        distances: (F,), distances of the prompts.
+        sampled: the sampled pairs; None if nothing was sampled.
+        shared: the alignment of the prompts.
+        floor: the largest distance that rounding explains.
+        reason: why there can be no such layer: no pairs were sampled, or too few.
     """
     assert shared.first_unlike is not None
     null = None if sampled is None or reason is not None else sampled.distances
@@ -236,7 +237,7 @@ def _allowed(subject: Subject) -> float:
 def _why_no_zeros(subject: Subject, shared: Alignment) -> str | None:
     """Why states before the first unlike token need not be equal, or there are none."""
     if not subject.architecture.is_causal:
-        return "the model is an encoder: every token sees the whole prompt"
+        return "the model is an encoder: every token attends to the whole prompt"
     if not shared.n_beginning:
         return "the prompts differ from their first token on"
     return None

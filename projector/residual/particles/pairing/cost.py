@@ -1,4 +1,4 @@
-"""How many pairs of continuations are sampled, by what they cost."""
+"""Choose the number of sampled pairs of continuations by their cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ _LONG_S = 120
 
 
 def check_pairs(setting: str, n_pairs: int | None) -> None:
-    """Raise a SettingError unless this is a number of pairs: 0, or 20 to 1,000; None passes."""
+    """Raise a SettingError unless this is a valid number of pairs: 0, or 20 to 1,000; None is
+    accepted.
+    """
     if n_pairs is None or n_pairs == 0:
         return
     if 0 < n_pairs < FEWEST_PAIRS:
@@ -49,18 +51,18 @@ def check_pairs(setting: str, n_pairs: int | None) -> None:
 
 
 def count_weights(architecture: Architecture) -> int:
-    """How many weights the model's layers have."""
+    """The number of weights in the model's layers."""
     return sum(each.numel() for block in architecture.blocks for each in block.module.parameters())
 
 
 def pair_operations(n_weights: int, shared: Alignment, n_a: int, n_b: int) -> int:
-    """Operations of sampling and running one pair, where the keys and values of the shared
-    beginning are kept.
+    """The number of operations for sampling and running one pair, with cached keys and values of
+    the shared beginning.
 
     Args:
         n_weights: see :func:`count_weights`.
-        shared: what the prompts share.
-        n_a: tokens of the first prompt; ``n_b``: of the second.
+        shared: the alignment of the prompts.
+        n_a: number of tokens of the first prompt; ``n_b``: of the second.
     """
     n_between = max(n_a, n_b) - shared.n_beginning - shared.n_end
     n_run = 1 + n_between + shared.n_end
@@ -70,16 +72,16 @@ def pair_operations(n_weights: int, shared: Alignment, n_a: int, n_b: int) -> in
 def choose_pairs(
     n_weights: int, shared: Alignment, n_a: int, n_b: int, n_pairs: int | None
 ) -> tuple[int, str | None]:
-    """How many pairs are sampled, and why none are.
+    """Choose the number of pairs to sample, and give the reason if it is 0.
 
-    By default as many as take seconds on a core, 100 at most; and none where 20 would take longer.
+    The default is as many as take seconds on one core, at most 100; and 0 if 20 would take longer.
 
     Args:
-        n_weights, shared, n_a, n_b: as in :func:`pair_operations`.
-        n_pairs: how many were asked for; None for the default.
+        n_weights, shared, n_a, n_b: as for :func:`pair_operations`.
+        n_pairs: the requested number; None for the default.
     """
     if n_pairs is not None:
-        return n_pairs, None if n_pairs else "no pairs of continuations were asked for"
+        return n_pairs, None if n_pairs else "no pairs of continuations were requested"
     each = pair_operations(n_weights, shared, n_a, n_b)
     n_pairs = min(_USUAL_PAIRS, _OPERATIONS // each)
     if n_pairs >= FEWEST_PAIRS:
@@ -92,7 +94,7 @@ def choose_pairs(
 
 
 def time_words(operations: int) -> str:
-    """How long a core takes, roughly: ``40 s``, ``12 minutes``."""
+    """The approximate time on one core: ``40 s``, ``12 minutes``."""
     seconds = operations / _OPERATIONS_PER_S
     if seconds < _LONG_S:
         return f"{max(seconds, 1):.0f} s"

@@ -1,4 +1,4 @@
-"""How far two states are apart, relative to how long they are."""
+"""The distance between two states, relative to their norms."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TINY = 1e-30
 
 
 def mean_distances(a: Tensor, b: Tensor) -> Tensor:
-    """The mean over tokens of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 if all are equal, 2 at most.
+    """The mean over tokens of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 if all are equal, at most 2.
 
-    Relative to the norms, so that layers can be compared whose states grow, and no token with an
-    outlying norm outweighs the others.
+    It is relative to the norms, so that layers with growing states can be compared, and tokens with
+    an outlying norm don't dominate.
 
     Args:
         a: (…, T, H), T ≥ 1.

@@ -1,4 +1,4 @@
-"""What two prompts share, and where they part, as results."""
+"""Records of the alignment of two prompts, and of where they diverge."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Alignment:
     """Which tokens of two prompts are partners.
 
     Attributes:
-        n_beginning: how many tokens both begin with.
-        n_end: how many tokens behind it both end with.
+        n_beginning: number of tokens of the shared beginning.
+        n_end: number of tokens of the shared end.
         partners: (token of A, token of B), counted from 0: those of the shared beginning and end;
-            and those between, one by one, where both have as many there.
-        first_unlike: the first position where the prompts differ, which is ``n_beginning``; None
-            if they are equal.
+            and those in between, one by one, if both have equally many.
+        first_unlike: the first position where the prompts differ, which is ``n_beginning``; None if
+            they are equal.
     """
 
     n_beginning: int
@@ -27,16 +27,16 @@ class Alignment:
 
 @dataclass(frozen=True)
 class FrameDifference:
-    """How far two prompts are apart in one frame, beside sampled pairs.
+    """The distance between two prompts in one frame, compared with sampled pairs.
 
     Attributes:
-        frame: counted from 0, which is the embedding.
-        layer: None for the embedding.
-        distance: the mean over the tokens compared of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 if they
-            are equal, 2 at most.
-        null_median: the median of the same over the sampled pairs; None if none were sampled.
-        null_high: its 95th percentile.
-        exceeds: whether ``distance`` is above it, and above what rounding explains.
+        frame: index of the frame; 0 is the embedding.
+        layer: index of the layer; None for the embedding.
+        distance: the mean over the compared tokens of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 if they are
+            equal, at most 2.
+        null_median: the median over the sampled pairs; None if none were sampled.
+        null_high: the 95th percentile over the sampled pairs.
+        exceeds: whether ``distance`` is above ``null_high`` and above rounding error.
     """
 
     frame: int
@@ -53,25 +53,25 @@ class FrameDifference:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two prompts part: the first unlike token, and the first layer that tells.
+    """Where two prompts diverge: the first differing token, and the first layer that shows it.
 
     Attributes:
         position: the first position where the prompts differ, counted from 0.
-        at: "end", where the tokens of the shared end are compared; "last", where there is none, so
-            that the last token of each is.
-        frame: the first frame whose distance exceeds that of the sampled pairs; None if none
-            does, or too few were sampled.
-        layer: its layer; None for the embedding, and where there is no such frame.
-        distance: the distance in that frame; where there is none, in the last frame.
-        null_median: of the sampled pairs there.
-        null_high: their 95th percentile there.
-        stays: whether every later frame's distance exceeds it too; None if ``frame`` is.
-        n_samples: how many sampled pairs of unlike continuations the distance is compared with; 0
-            if there are none, or too few to compare.
-        n_drawn: how many pairs were drawn for them.
-        n_equal: how many of those are two equal continuations, which don't count.
-        chance: the share of sampled pairs that exceed the 95th percentile of the others in at least
-            one frame: how often such a layer is found where there is nothing to find.
+        at: "end" if the tokens of the shared end are compared; "last" if there is no shared end,
+            and the last tokens are compared.
+        frame: the first frame with a larger distance than the sampled pairs; None if there is none,
+            or too few were sampled.
+        layer: its layer; None for the embedding, or if there is no such frame.
+        distance: the distance in that frame, or in the last frame if there is none.
+        null_median: median over the sampled pairs there.
+        null_high: 95th percentile over the sampled pairs there.
+        stays: whether every later frame's distance also exceeds it; None if ``frame`` is None.
+        n_samples: number of sampled pairs of different continuations in the comparison; 0 if there
+            are none, or too few.
+        n_drawn: number of pairs drawn for them.
+        n_equal: number of drawn pairs with equal continuations, which don't count.
+        chance: the share of sampled pairs that exceed the 95th percentile of the other pairs in at
+            least one frame: how often such a layer is found by chance.
         reason: why there is no frame; None if there is one.
         per_frame: every frame's distance, in order.
     """
@@ -98,20 +98,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two prompts beside each other.
+    """Two prompts compared with each other.
 
     Attributes:
-        n_beginning: how many tokens both begin with.
-        n_end: how many tokens behind it both end with.
-        partners: (token of A, token of B), see :class:`Alignment`.
+        n_beginning: number of tokens of the shared beginning.
+        n_end: number of tokens of the shared end.
+        partners: (token of A, token of B); see :class:`Alignment`.
         first_unlike: the first position where the prompts differ; None if they are equal.
         causal_error: the largest over frames and tokens of the shared beginning of
             ‖a − b‖ / ‖a‖, which is within ``causal_allowed``; None if it has no meaning.
-        causal_allowed: the most that rounding explains: 1e-5 in float32, 2e-2 in half precision.
-        causal_tokens: how many tokens were compared for it.
+        causal_allowed: the largest error that rounding explains: 1e-5 in float32, 2e-2 in half
+            precision.
+        causal_tokens: number of tokens compared for it.
         causal_reason: why there is no ``causal_error``; None if there is one.
-        first_difference: None if the prompts are equal.
-        reason: why there is none; None if there is one.
+        first_difference: the first difference; None if the prompts are equal.
+        reason: why there is no difference; None if there is one.
     """
 
     n_beginning: int
@@ -126,7 +127,9 @@ class Pair:
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: ``shared``, ``causal_zeros`` and ``first_difference`` of a report."""
+        """Convert to JSON values: ``shared``, ``causal_zeros`` and ``first_difference`` of a
+        report.
+        """
         zeros = None
         if self.causal_error is not None:
             zeros = {
@@ -143,7 +146,7 @@ class Pair:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why a figure of :meth:`as_dict` is null, by its name; also of a layer that is."""
+        """Figure of :meth:`as_dict`, or layer → reason why it is null."""
         found = {"causal_zeros": self.causal_reason, "first_difference": self.reason}
         if self.first_difference is not None:
             found["first_difference"] = self.first_difference.reason

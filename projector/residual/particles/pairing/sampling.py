@@ -1,4 +1,4 @@
-"""Pairs of continuations that a model samples itself: how far prompts part by chance."""
+"""Pairs of continuations sampled from the model: how far prompts diverge by chance."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _RowPair = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """Pairs of unlike continuations.
+    """Pairs of different continuations.
 
     Attributes:
-        distances: (n, F) float64, of each unlike pair in each frame.
-        n_drawn: how many pairs were drawn for them; ``n_equal``: how many of those are equal.
+        distances: (n, F) float64, the distance of each different pair in each frame.
+        n_drawn: number of pairs drawn for them; ``n_equal``: number of equal pairs among these.
     """
 
     distances: Tensor
@@ -59,11 +59,11 @@ class _Start:
 
 
 def why_not_sampled(subject: Subject, shared: Alignment) -> str | None:
-    """Why a model can't continue what two prompts begin with; None if it can."""
+    """The reason why a model can't continue the shared beginning of two prompts; None if it can."""
     if not subject.architecture.is_causal:
-        return "the model is an encoder: it continues no text, so no pairs are sampled"
+        return "the model is an encoder: it can't continue text, so no pairs are sampled"
     if not hasattr(subject.model, "generate"):
-        return "the model was loaded without a head: it continues no text, so no pairs are sampled"
+        return "the model was loaded without a head and can't continue text: no pairs are sampled"
     if not shared.n_beginning:
         return "the prompts share no beginning that the model could continue"
     return None
@@ -79,23 +79,24 @@ def sample_distances(
     seed: int,
     progress: Progress,
 ) -> Sampled:
-    """How far pairs of continuations are apart that differ by chance alone.
+    """Measure the distances between pairs of continuations that differ by chance alone.
 
-    Both of a pair begin as the prompts do; then come as many sampled tokens as A and as B have
-    between the shared beginning and the shared end; then the shared end. What is compared is what
-    is compared of the prompts: the tokens of the shared end or, where there is none, the last one.
+    Both members of a pair start with the shared beginning of the prompts, followed by as many
+    sampled tokens as A and B have between the shared beginning and the shared end, and then the
+    shared end. The same tokens are compared as for the prompts: those of the shared end or, if
+    there is none, the last token.
 
-    Two equal continuations are no distance apart and two unlike prompts are some, whatever the
-    model does. So equal pairs don't count, and more are drawn for them: up to ten times ``n_pairs``
-    in all, fewer where that is long.
+    Two equal continuations have distance 0, and two different prompts never do. Equal pairs
+    therefore don't count, and more pairs are drawn: up to ten times ``n_pairs`` in total, fewer if
+    that takes long.
 
-    Costs at most 2 · ``n_pairs`` runs of what follows the shared beginning, in batches.
+    This costs at most 2 · ``n_pairs`` runs of the text after the shared beginning, in batches.
 
     Args:
-        n_pairs: how many unlike pairs are wanted, 1 or more.
+        n_pairs: the requested number of different pairs, 1 or more.
 
     Raises:
-        UserError: if a logit is not finite.
+        UserError: if a logit isn't finite.
     """
     pairs, n_drawn = _draw_unlike(subject, ids_a, ids_b, shared, n_pairs=n_pairs, seed=seed)
     # What was drawn several times is run once.
@@ -161,16 +162,16 @@ def sample_continuations(
     seed: int,
     use_cache: bool = True,
 ) -> list[list[int]]:
-    """``n`` continuations of ``n_new`` tokens, each from the model's own probabilities.
+    """Sample ``n`` continuations of ``n_new`` tokens from the model's own probabilities.
 
-    The tokenizer's special tokens are left out: what stands within a text is text. Equal seeds give
-    equal tokens, however many are run at once.
+    The tokenizer's special tokens are excluded, because they don't occur within a text. Equal seeds
+    give equal tokens for any batch size.
 
     Args:
-        use_cache: keep keys and values of what was read, where the model gives any.
+        use_cache: cache keys and values, if the model supports it.
 
     Raises:
-        UserError: if a logit is not finite.
+        UserError: if a logit isn't finite.
     """
     numbers = np.random.default_rng(seed).random((n, n_new))
     return _continue(subject, ids, _start(subject, ids, use_cache=use_cache), numbers)

@@ -1,1 +1,1 @@
-"""Maps of many dimensions to two or three: one record each."""
+"""Reductions of many dimensions to two or three, with one record each."""

@@ -1,4 +1,4 @@
-"""Particles placed in two or three dimensions: by one map for all frames, or a map for each."""
+"""Place particles in two or three dimensions, with one map for all frames or one map for each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FEWEST_NEIGHBOURS = 2
 
 
 class ReductionSettings(Protocol):
-    """What is asked of a reduction; see :class:`ParticleSettings`."""
+    """The settings of a reduction; see :class:`ParticleSettings`."""
 
     @property
     def reduction(self) -> str | None: ...
@@ -47,14 +47,14 @@ class ReductionSettings(Protocol):
 
 
 class Named(Protocol):
-    """A frame, as :class:`Frame` has it."""
+    """A frame, with a name like :class:`Frame`."""
 
     @property
     def name(self) -> str: ...
 
 
 class Owned(Protocol):
-    """What a particle belongs to, as :class:`Owner` has it."""
+    """The owner of a particle, like :class:`Owner`."""
 
     @property
     def prompt(self) -> int: ...
@@ -65,7 +65,7 @@ class Owned(Protocol):
 
 
 class Particles(Protocol):
-    """P particles in F frames, as :class:`Cloud` has them."""
+    """P particles in F frames, like :class:`Cloud`."""
 
     @property
     def frames(self) -> Sequence[Named]: ...
@@ -107,28 +107,28 @@ def reduce(
     rows: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Reduced:
-    """Where the particles of a cloud are placed.
+    """Place the particles of a cloud.
 
-    One map serves all frames: it is fitted on each particle's vector in each frame from its birth
-    on, each vector once where it stays as it was, in an order that depends on the vectors alone.
-    With ``per_layer`` each frame has a map of its own, and is rotated onto the frame before.
-    A linear map of contributions, which add up, keeps the origin: positions of a token's parts sum
-    to the position of its stream.
+    One map serves all frames. It is fitted on each particle's vector in each frame from its birth
+    on (constant vectors count once), in an order that depends on the vectors alone. With
+    ``per_layer``, each frame has its own map, and is rotated onto the previous frame. A linear map
+    of contributions keeps the origin, so the positions of a token's parts sum to the position of
+    its stream.
 
-    Particles of an outlying norm are left out of the fit unless ``keep_outliers``, and placed by
-    it afterwards where the method can. A particle that is not born is where it will be born; under
-    a map that keeps the origin, at the origin.
+    Particles with an outlying norm are left out of the fit unless ``keep_outliers``, and placed
+    afterwards if the method can do so. Before its birth, a particle has the position of its birth;
+    if the map keeps the origin, it is at the origin.
 
     Args:
-        cloud: what is placed.
-        settings: which reduction, of how many dimensions, and what it needs.
-        rows: (m, W) float32, hidden states of a corpus to fit on in place of the cloud's.
-        progress: told of the stages.
+        cloud: the particles.
+        settings: the reduction, its number of dimensions, and its own settings.
+        rows: (m, W) float32, hidden states of a corpus to fit on instead of the cloud's.
+        progress: receives progress reports.
 
     Raises:
-        SettingError: on ``reduction``, ``neighbours`` or ``dim``, where there are too few rows; on
-            ``fit``, where a corpus can't fit this reduction or a map for each layer.
-        UserError: if no particle has finite numbers, or memory does not suffice.
+        SettingError: on ``reduction``, ``neighbours`` or ``dim``, if there are too few rows; on
+            ``fit``, if this reduction, or a map for each layer, can't be fitted on a corpus.
+        UserError: if no particle is finite, or memory is too small.
     """
     reduction = find_reduction(settings.reduction or PCA.name)
     if rows is not None and not reduction.places_others:
@@ -286,26 +286,26 @@ def _check_rows(n: int, settings: ReductionSettings, reduction: Reduction, where
             f"no hidden state{where} can be placed: they are not finite, or have outlier norms; "
             f"{named('keep_outliers', True)} includes the latter"
         )
-    have = f"and there {'is' if n == 1 else 'are'} {n:,}{where}"
+    have = f"but there {'is' if n == 1 else 'are'} {n:,}{where}"
     if n >= reduction.least_rows(dim, _FEWEST_NEIGHBOURS):
         raise SettingError(
             "neighbours",
             neighbours,
-            f"takes at least {reduction.least_rows(dim, neighbours):,} hidden states, {have}",
+            f"needs at least {reduction.least_rows(dim, neighbours):,} hidden states, {have}",
             f"give {n - 1:,} or fewer, or a longer prompt",
         )
     if n >= PCA.least_rows(dim, neighbours):
         raise SettingError(
             "reduction",
             reduction.name,
-            f"takes at least {reduction.least_rows(dim, _FEWEST_NEIGHBOURS):,} hidden states, "
+            f"needs at least {reduction.least_rows(dim, _FEWEST_NEIGHBOURS):,} hidden states, "
             f"{have}",
             f"choose {PCA.name}, or give a longer prompt",
         )
     fewer = "give 2, or a longer prompt" if n > 2 < dim else "give a longer prompt"
     if settings.per_layer:
         fewer += f", or leave out {named('per_layer')}: all layers together have more states"
-    raise SettingError("dim", dim, f"takes at least {dim + 1} hidden states, {have}", fewer)
+    raise SettingError("dim", dim, f"needs at least {dim + 1} hidden states, {have}", fewer)
 
 
 def _notes(
@@ -315,8 +315,8 @@ def _notes(
     notes = []
     if settings.per_layer:
         notes.append(
-            "Each frame has a map of its own, rotated onto the frame before: a particle also moves "
-            "where only the map changes."
+            "Each frame has its own map, rotated onto the previous frame: a particle also moves "
+            "if only the map changes."
         )
     n_out = int(cloud.outliers.sum())
     if n_out and is_own and not settings.keep_outliers:

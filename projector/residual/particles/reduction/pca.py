@@ -1,4 +1,4 @@
-"""Principal components: the linear map that keeps most of the variance."""
+"""Principal component analysis: the linear map that keeps most of the variance."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def fit_pca(
     is_centred: bool = True,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Positions Vᵀ(x − m), V (W, dim) the leading right singular vectors of the rows less m.
+    """Fit positions Vᵀ(x − m), with V (W, dim) the leading right singular vectors of the rows minus
+    m.
 
-    Pearson (1901). In float64. m is the rows' mean, or 0: then the map of a sum is the sum of the
-    maps. Each axis is signed so that its largest entry is positive, which makes the map unique
-    where singular values differ. Where rows have fewer than ``dim`` dimensions, positions are 0 in
-    those beyond theirs.
+    Source: Pearson (1901). Computation is in float64. m is the rows' mean, or 0, in which case the
+    map of a sum is the sum of the maps. Each axis has the sign that makes its largest entry
+    positive, so the map is unique if singular values differ. If the rows span fewer than ``dim``
+    dimensions, the remaining coordinates are 0.
 
     Args:
         rows: (n, W).
@@ -36,7 +37,7 @@ def fit_pca(
         neighbours: not used.
         seed: not used.
         is_centred: whether m is the mean.
-        progress: not used: it takes seconds at most.
+        progress: not used, because it takes seconds at most.
     """
     import torch
 

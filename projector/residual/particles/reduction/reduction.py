@@ -1,6 +1,6 @@
-"""What a way to reduce states to a few dimensions tells of itself, and what fitting it gives.
+"""The definition of a reduction of states to a few dimensions, and of its fitted map.
 
-Nothing heavy is imported here, nor by the records, so that commands can ask for words alone.
+No heavy package is imported here or by the records, so that commands can show help quickly.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ Metric = Literal["euclidean", "cosine"]
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """Where particles are placed.
+    """The positions of particles.
 
     Attributes:
-        positions: (F, P, 3) float32, z = 0 if the picture has two dimensions; NaN for what has
-            no place.
-        name: of the reduction.
-        per_layer: whether each frame has a map of its own.
+        positions: (F, P, 3) float32, z = 0 if the picture has two dimensions; NaN for no position.
+        name: name of the reduction.
+        per_layer: whether each frame has its own map.
         linear: whether the map is linear, so that variance explained is defined.
-        notes: for people.
+        notes: remarks for the user.
     """
 
     positions: Tensor
@@ -40,14 +39,13 @@ class Reduced:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A map that was fitted.
+    """A fitted map.
 
     Attributes:
-        positions: (n, dim) float32 of the rows that it was fitted on, in their order.
-        placing: places rows (m, W) that it did not see, (m, dim) float32; None if the method
-            can't.
-        explained: the share of the rows' variance that the map keeps; None if the map is not
-            linear, or where the rows are all the same.
+        positions: (n, dim) float32, positions of the rows that it was fitted on, in their order.
+        placing: maps new rows (m, W) to positions (m, dim) float32; None if the method can't.
+        explained: the share of the rows' variance that the map keeps; None if the map isn't linear,
+            or all rows are the same.
     """
 
     positions: Tensor
@@ -55,10 +53,10 @@ class Fitted:
     explained: float | None = None
 
     def place(self, rows: Tensor) -> Tensor:
-        """Positions (m, dim) float32 of rows (m, W) that the map was not fitted on.
+        """Place rows (m, W) that the map was not fitted on; (m, dim) float32.
 
         Raises:
-            SettingError: on ``fit``, where the method can only place the rows it was fitted on.
+            SettingError: on ``fit``, if the method can only place the rows it was fitted on.
         """
         if self.placing is None:
             raise no_place_for_others()
@@ -66,7 +64,7 @@ class Fitted:
 
 
 def no_place_for_others() -> SettingError:
-    """The error of a method that places no rows but those it was fitted on."""
+    """The error for a method that can only place the rows it was fitted on."""
     return SettingError(
         "fit",
         "corpus",
@@ -76,7 +74,7 @@ def no_place_for_others() -> SettingError:
 
 
 class Fit(Protocol):
-    """Fits a map on rows."""
+    """A function that fits a map on rows."""
 
     def __call__(
         self,
@@ -102,19 +100,18 @@ class Fit(Protocol):
 
 @dataclass(frozen=True)
 class Reduction:
-    """A way to place states in two or three dimensions.
+    """A method that places states in two or three dimensions.
 
     Attributes:
-        name: as settings have it.
-        words: its name for a person.
-        help: what it keeps; follows its name and a colon.
+        name: the name in settings.
+        words: the displayed name.
+        help: what it preserves; follows its name and a colon.
         is_linear: whether positions are a linear map of the rows, an orthogonal projection.
-        metric: what "near" means between rows: of the lines, and of the neighbours that are to be
-            kept.
-        places_others: whether it places rows that it was not fitted on.
-        least_rows: the fewest rows that it can be fitted on, from ``dim`` and ``neighbours``.
+        metric: metric between rows, for lines and for the neighbours to keep.
+        places_others: whether it can place rows that it was not fitted on.
+        least_rows: the smallest number of rows to fit, from ``dim`` and ``neighbours``.
         fit: see :class:`Fit`.
-        reads: the settings that it alone reads, such as ``neighbours``.
+        reads: the settings that only it reads, such as ``neighbours``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The reductions by name: a new one is one module and one line here."""
+"""The reductions by name. A new reduction needs one module and one line here."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ REDUCTIONS: dict[str, Reduction] = {each.name: each for each in (PCA, UMAP, STRE
 
 
 def find_reduction(name: str) -> Reduction:
-    """The reduction of a name.
+    """Find a reduction by its name.
 
     Raises:
-        SettingError: on ``reduction``, if there is none.
+        SettingError: on ``reduction``, if there is no reduction with this name.
     """
     check_choice("reduction", name, REDUCTIONS)
     return REDUCTIONS[name]
 
 
 def reduction_help() -> str:
-    """What each of them keeps, for a help text."""
+    """Describe each reduction, for a help text."""
     return "; ".join(f"{each.name}: {each.help}" for each in REDUCTIONS.values()) + "."

@@ -28,21 +28,22 @@ def fit_stress(
     is_centred: bool = True,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Positions whose distances are as near to 1 − cos as ``dim`` dimensions allow.
+    """Find positions with distances as close to 1 − cos as ``dim`` dimensions allow.
 
-    By the solver of layouts, see :func:`projector.layouts.solvers.smacof.minimize_stress`, from
-    classical scaling. A row that is 0 has no direction: it is at distance 1 of every other.
+    It uses the solver of layouts, :func:`projector.layouts.solvers.smacof.minimize_stress`,
+    starting from classical scaling. A zero row has no direction, and has distance 1 to every other
+    row.
 
     Args:
         rows: (n, W).
-        dim: dimensions of the map.
+        dim: number of dimensions of the map.
         neighbours: not used.
-        seed: of the iteration that the start comes from.
+        seed: seed of the iteration for the start.
         is_centred: not used: its positions have mean 0.
-        progress: told of its passes, whose number is not known before.
+        progress: reports its passes; their number isn't known in advance.
 
     Raises:
-        UserError: if memory does not suffice.
+        UserError: if memory is too small.
     """
     from functools import partial
 
@@ -68,7 +69,7 @@ def fit_stress(
 
 
 def cosine_target(rows: Tensor) -> Target:
-    """Distances 1 − cos of rows (n, W), stored where they are few."""
+    """Target distances 1 − cos of rows (n, W), stored as a matrix if there are few rows."""
     import torch
 
     from projector.statistics.correlations import Correlations, MatrixFree

@@ -1,4 +1,4 @@
-"""Frames that have a map each, turned onto one another."""
+"""Rotate frames with separate maps onto one another."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 
 def turn_onto(positions: Tensor, before: Tensor, counted: Tensor, *, is_centred: bool) -> Tensor:
-    """A frame's positions, rotated or mirrored so that they lie nearest to the frame before.
+    """Rotate or mirror a frame's positions to be closest to the previous frame.
 
-    The orthogonal Procrustes problem (Schönemann 1966): R = U·Vᵀ of AᵀB = U·S·Vᵀ. Nothing is
-    scaled, so that distances within the frame stay as they are.
+    The orthogonal Procrustes problem (Schönemann 1966): R = U·Vᵀ of AᵀB = U·S·Vᵀ. There is no
+    scaling, so distances within the frame are unchanged.
 
     Args:
         positions: A, (P, dim).
         before: B, (P, dim).
-        counted: (P,) bool, the particles that decide; both positions of each are finite.
-        is_centred: whether means are laid on each other too; else the origin stays where it is.
+        counted: (P,) bool, the particles to fit the rotation on, with finite positions in both
+            frames.
+        is_centred: whether means are aligned too; otherwise the origin is fixed.
 
     Returns:
         (P, dim) float32.

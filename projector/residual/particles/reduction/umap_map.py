@@ -1,4 +1,4 @@
-"""UMAP: positions that keep neighbours (McInnes, Healy & Melville 2018, arXiv:1802.03426)."""
+"""UMAP: positions that preserve neighbours (McInnes, Healy & Melville 2018, arXiv:1802.03426)."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ def fit_umap(
     is_centred: bool = True,
     progress: Progress | None = None,
 ) -> Fitted:
-    """UMAP by cosine distance, in one thread, so that equal seeds give equal positions.
+    """Fit UMAP with cosine distance, in one thread, so that equal seeds give equal positions.
 
-    Its neighbours are searched for exactly, which takes n²·W operations: up to tens of thousands
-    of rows less than compiling its own approximate search. A row that is 0 is at distance 1 of
-    every other.
+    Its neighbours are found exactly, with n²·W operations. Up to tens of thousands of rows, this is
+    faster than compiling its own approximate search. A zero row has distance 1 to every other row.
 
     Args:
         rows: (n, W), more than ``neighbours``.
-        dim: dimensions of the map.
-        neighbours: how many nearest of each row it looks at, the row itself among them.
-        seed: of its start and its steps.
+        dim: number of dimensions of the map.
+        neighbours: number of nearest neighbours of each row, including the row itself.
+        seed: seed of its start and its steps.
         is_centred: not used: its positions have mean 0.
-        progress: told of the import, of the search for neighbours, and of the epochs after it.
+        progress: reports the import, the search for neighbours, and the epochs.
     """
     import torch
 

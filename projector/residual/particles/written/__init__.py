@@ -1,1 +1,1 @@
-"""What each part of a model writes to the stream, as particles."""
+"""Contributions of the parts of a model to the stream, as particles."""

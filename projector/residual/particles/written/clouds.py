@@ -1,4 +1,6 @@
-"""What the embedding, each head and each group of neurons writes to each token, as particles."""
+"""Contributions of the embedding, each head and each group of neurons to each token, as
+particles.
+"""
 
 from __future__ import annotations
 
@@ -51,30 +53,30 @@ def contribution_cloud(
     outlying: Sequence[Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Cloud:
-    """One particle for each token and each part of the model that writes to it.
+    """Create one particle for each token and each part of the model that writes to it.
 
-    The parts are the embedding's; each head; each group of MLP neurons; and of each layer the rest:
-    biases, and what half precision rounds off. A part is born in the first frame that is shown
-    behind its layer, and stays as it is from there on. In every frame the vectors
-    of a token's particles sum to its hidden state: this is asserted.
+    The parts are the parts of the embedding, each head, each group of MLP neurons, and for each
+    layer the rest: biases and half-precision rounding. A part is born in the first shown frame
+    after its layer, and doesn't change afterwards. In every frame, the vectors of a token's
+    particles sum to its hidden state, which is asserted.
 
-    A norm behind a part has its scale frozen at its value for the token, as in
-    :mod:`projector.residual.parts`. An attention without heads that can be split, and an MLP
-    without neurons that are computed for every token, such as a mixture of experts, are one part.
+    Norms after a part have their scale frozen at its value for the token, as in
+    :mod:`projector.residual.parts`. Attention that can't be split into heads, and an MLP without
+    neurons computed for every token, such as a mixture of experts, are a single part.
 
     Args:
-        prompts: token ids of each; they run as one batch.
-        settings: its ``layers``, ``n_groups``, ``projection`` and ``seed`` are read.
-        outlying: (T_i,) bool of each prompt, its tokens of outlying norm; None for none.
+        prompts: token ids of each prompt; they run as one batch.
+        settings: settings, with ``layers``, ``n_groups``, ``projection`` and ``seed``.
+        outlying: (T_i,) bool for each prompt, its tokens with an outlying norm; None for none.
 
     Returns:
-        P = tokens × parts; the particles of one token are next to each other.
+        The cloud, with P = tokens × parts; the particles of one token are next to each other.
 
     Raises:
-        SettingError: on ``particles``, where the model's stream is no running sum; on ``n_groups``
-            or ``projection``, where they make more than :data:`MOST_PARTICLES`, or groups can't be
-            found.
-        UserError: if the parts do not sum to the stream: where, and by how much.
+        SettingError: on ``particles``, if the model's stream isn't a running sum; on ``n_groups``
+            or ``projection``, if there are more than :data:`MOST_PARTICLES` particles, or groups
+            can't be found.
+        UserError: if the parts don't sum to the stream, with the place and the error.
     """
     progress = progress or Silent()
     if subject.layout.closes_per_block:
@@ -156,7 +158,7 @@ def _check_number(
     raise SettingError(
         name,
         value,
-        f"makes about {n_tokens * (others + n_groups):,} particles of {n_tokens:,} tokens, and at "
+        f"makes about {n_tokens * (others + n_groups):,} particles of {n_tokens:,} tokens, but at "
         f"most {MOST_PARTICLES:,} can be shown",
         expected,
     )
@@ -232,8 +234,8 @@ class _Reader:
         error, allowed = float(relative_error(self.total - expected, size)), allowed_error(dtype)
         if not error <= allowed:
             raise UserError(
-                f"the contributions do not sum to the hidden state: after {where} the sum is off "
-                f"by {error:.1e} of it; rounding explains at most {allowed:.0e}"
+                f"the contributions don't sum to the hidden state: after {where} the error is "
+                f"{error:.1e} of it, but rounding explains at most {allowed:.0e}"
             )
 
     def cloud(self, prompts: Sequence[Sequence[int]], outlying: Sequence[Tensor] | None) -> Cloud:

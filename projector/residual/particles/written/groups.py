@@ -1,4 +1,4 @@
-"""Groups of MLP neurons: those that write in like directions, or the poles of a projection."""
+"""Groups of MLP neurons: neurons that write in similar directions, or the poles of a projection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NeuronGroup:
     """Some neurons of one layer.
 
     Attributes:
-        name: "neurons 3.0", "pole 3.0", or "no pole 3" for the neurons of no pole.
+        name: "neurons 3.0", "pole 3.0", or "no pole 3" for the neurons outside poles.
         neurons: int64.
     """
 
@@ -33,11 +33,11 @@ class NeuronGroup:
 def group_by_directions(
     layer: int, weight: Tensor, n_groups: int, *, seed: int
 ) -> tuple[NeuronGroup, ...]:
-    """Neurons grouped by the directions that they write in, by k-means; every neuron is in one.
+    """Group neurons by the directions that they write in, by k-means; every neuron is in a group.
 
     Args:
-        weight: (H, N), the output projection; column n is what neuron n writes.
-        n_groups: how many; fewer where there are no more neurons with directions of their own.
+        weight: (H, N), the output projection; column n is the direction of neuron n.
+        n_groups: number of groups; fewer if there are fewer distinct directions.
     """
     from sklearn.cluster import KMeans
 
@@ -59,15 +59,15 @@ def _named(layer: int, labels: Tensor) -> tuple[NeuronGroup, ...]:
 def group_by_poles(
     folder: Path, weights_sha256: str, widths: Mapping[int, int]
 ) -> dict[int, tuple[NeuronGroup, ...]]:
-    """The poles of each layer as groups, and the neurons of no pole as one more.
+    """Use the poles of each layer as groups, and the neurons outside poles as one more group.
 
     Args:
-        weights_sha256: of the model that is looked at.
-        widths: how many MLP neurons each layer has.
+        weights_sha256: hash of the model's weights.
+        widths: number of MLP neurons of each layer.
 
     Raises:
-        SettingError: on ``projection``, if it is of another model or no poles of MLP neurons are
-            kept beside it.
+        SettingError: on ``projection``, if it belongs to another model, or has no poles of MLP
+            neurons.
         UserError: if there is no projection in ``folder``.
     """
     if read_saved(folder).facts.model.sha256 != weights_sha256:
