@@ -1,4 +1,6 @@
-"""What is drawn of positions with more than three coordinates: one choice for every picture."""
+"""Choose the axes to draw for positions with more than three coordinates, the same in every
+picture.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,16 @@ N_SHOWN = 3
 
 
 def shown_axes(positions: Tensor) -> Tensor:
-    """The coordinates of a map that are drawn: all of them, or the three widest principal axes.
+    """The coordinates of a map to draw: all of them, or the three principal axes with the largest
+    variance.
 
     Args:
         positions: (N, d) floating point; the row of a neuron without a position is NaN.
 
-    Returns:
-        (N, min(d, 3)) of the same type. Up to three dimensions they are ``positions`` as they
-        are. Beyond, they are the principal components x·v of the centred positions, widest first,
-        with the sign of each axis v chosen so that its component of greatest magnitude is
-        positive; neurons without a position stay NaN.
+    Returns: (N, min(d, 3)) in the same dtype. Up to three dimensions, this is ``positions`` itself.
+        Otherwise, they are the principal components x·v of the centred positions, the largest
+        variance first, with the sign of each axis v that makes its largest component positive;
+        neurons without a position stay NaN.
     """
     if positions.shape[1] <= N_SHOWN:
         return positions

@@ -1,4 +1,4 @@
-"""Where groups stand in an order of neurons."""
+"""Brackets that mark groups in an order of neurons."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_BETWEEN = 2
 
 @dataclass(frozen=True)
 class Bracket:
-    """A stretch of an order in which a group stands.
+    """A range of an order that a group occupies.
 
     Attributes:
-        first, last: its rows, of cells.
-        text: what the group is called.
-        group: its number.
-        rank: its place among those to be shown first.
+        first, last: its first and last row of cells.
+        text: name of the group.
+        group: index of the group.
+        rank: its priority; the lowest is shown first.
     """
 
     first: int
@@ -40,14 +40,14 @@ def brackets_of(
     n_per_cell: int = 1,
     most: int = 24,
 ) -> tuple[Bracket, ...]:
-    """The groups that stand together in an order, those that overlap with none before them.
+    """Find the groups that are contiguous in an order and don't overlap earlier ones.
 
     Args:
-        order: (N,) neurons as they are drawn.
-        labels: (all,) the group of each neuron, −1 for none.
-        names: of each group.
-        ranked: numbers of groups, those to be shown first.
-        n_per_cell: neurons of a row.
+        order: (N,), neurons in drawing order.
+        labels: (all,), the group of each neuron, −1 for no group.
+        names: names of the groups.
+        ranked: indices of groups, the most important first.
+        n_per_cell: number of neurons per row.
     """
     found: list[Bracket] = []
     own = labels[order]
@@ -70,11 +70,11 @@ def brackets_of(
 
 
 def named_brackets(brackets: Iterable[Bracket], least_apart: float) -> tuple[Bracket, ...]:
-    """Those whose names have room beside the picture: of two that would lie on each other, the one
-    of the lower rank.
+    """Choose the brackets with names that fit next to the picture: of two that would overlap, the
+    one with the lower rank.
 
     Args:
-        least_apart: rows between the middles of two.
+        least_apart: smallest number of rows between the middles of two names.
     """
     found: list[Bracket] = []
     for each in sorted(brackets, key=lambda each: each.rank):

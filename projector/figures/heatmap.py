@@ -41,20 +41,21 @@ def heatmap_figure(
 ) -> go.Figure:
     """Correlations in index order and ordered, side by side on one colour scale.
 
-    Above 1,000 neurons each cell is the mean over a square of pairs, which the title says. Brackets
-    at the right of the ordered picture are poles whose neurons stand together in its order.
+    Above 1,000 neurons, each cell is the mean over a square of pairs, and the title says so.
+    Brackets to the right of the ordered picture are poles with neurons that are contiguous in its
+    order.
 
     Args:
         order: one of :data:`projector.projection.projection.ORDERS`.
-        layout: name of the layout whose neurons are shown, and whose own order ``linear`` is where
-            it is a linear one; None is the first.
-        names: those that the user gave.
-        poles: of any maps, as :func:`projector.naming.poles.saved_poles` gives them; those of this
-            map that are searched are drawn.
+        layout: name of the layout of the neurons; if it is linear, ``linear`` is its own order.
+            None for the first.
+        names: names given by the user.
+        poles: poles of any maps, from :func:`projector.naming.poles.saved_poles`; those of this map
+            that are searched are drawn.
 
     Raises:
-        UserError: if the projection has no such map, order or layout, kept no correlations of the
-            map, or fewer than two of its neurons are defined.
+        UserError: if the map, order or layout doesn't exist, the map's correlations weren't kept,
+            or fewer than two of its neurons are defined.
     """
     correlation = projection.correlation(layer, site)
     defined = projection.positions(layer, site, layout).isfinite().all(dim=1).nonzero()[:, 0]

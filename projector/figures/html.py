@@ -1,4 +1,4 @@
-"""Figures become HTML files that need no network."""
+"""Write figures as HTML files that need no network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from projector.storage.replacing import replacing_file
 
 
 def write_figure(figure: go.Figure, path: Path) -> None:
-    """Write HTML that needs no network, and says that this program drew it; in one step.
+    """Write HTML that needs no network and is marked as made by this program, atomically.
 
     Raises:
         UserError: if the disk is full or the file can't be written. What was there is as it was.
@@ -32,19 +32,19 @@ def write_figure(figure: go.Figure, path: Path) -> None:
 def write_pictures(
     projection: Projection, folder: Path, *, only_missing: bool = False
 ) -> list[Path]:
-    """A map of every site and layout, the trust strips, and the heatmap of one layer.
+    """Write a map of every site and layout, the trust strips, and the heatmap of one layer.
 
-    The layer is one of the first site; there is no heatmap where no correlations were kept. A map's
-    file is ``map-<site>.html``; where there are several layouts, ``map-<site>-<layout>.html``.
+    The heatmap shows a layer of the first site; there is none if no correlations were kept. A map's
+    file is ``map-<site>.html``; with several layouts, ``map-<site>-<layout>.html``.
 
     Args:
-        only_missing: leave those that are there as they are.
+        only_missing: keep existing files.
 
     Returns:
-        The files that were written, in ``folder``.
+        The written files, in ``folder``.
 
     Raises:
-        UserError: if one can't be written.
+        UserError: if a file can't be written.
     """
     several = len(projection.layouts) > 1
     pictures: dict[str, Callable[[], go.Figure]] = {

@@ -1,4 +1,4 @@
-"""The map of a site: a point a neuron, in 1-D, 2-D or 3-D."""
+"""The map of a site with one point per neuron, in 1-D, 2-D or 3-D."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ def map_figure(
     layout: str | None = None,
     names: Names | None = None,
 ) -> go.Figure:
-    """The map of a site: 3-D, 2-D or 1-D, with a slider where there are several layers.
+    """Draw the map of a site in 3-D, 2-D or 1-D, with a slider for several layers.
 
-    Points are coloured by the standard deviation of their activation, where statistics were kept.
-    Maps of more than three dimensions show their three widest principal axes, and say so.
+    Points are coloured by the standard deviation of their activation, if statistics were kept. Maps
+    with more than three dimensions show their three principal axes with the largest variance, and
+    the title says so.
 
     Args:
         layers: None for all.
-        layout: the layout's name; None is the first.
-        names: those that the user gave.
+        layout: the layout's name; None for the first.
+        names: names given by the user.
 
     Raises:
-        UserError: if the projection has no such map or layout.
+        UserError: if the map or the layout doesn't exist.
     """
     chosen = [n for n, s in projection.maps if s == site and (layers is None or n in layers)]
     if not chosen:

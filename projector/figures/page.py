@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no network: text, tables and figures, one below another."""
+"""A report as one offline HTML page with text, tables and figures."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ _NOT_NAMED = re.compile(r"[^\w]+")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text and numbers; a column of numbers is set to the right, also where
-    they are texts.
+    """Columns and rows of text and numbers; a column of numbers is right-aligned, even if they are
+    strings.
 
     Attributes:
-        columns: titles.
-        rows: each of as many cells. A number is shown as Python shows it: give text for another
-            form. None is shown as a dash.
+        columns: titles of the columns.
+        rows: rows with one cell per column. A number is shown in Python's format; give text for
+            another format. None is shown as a dash.
     """
 
     columns: tuple[str, ...]
@@ -93,10 +93,10 @@ class Section:
 
     Attributes:
         title: the heading.
-        text: plain text; an empty line parts paragraphs.
+        text: plain text; an empty line separates paragraphs.
         figure: a Plotly figure.
         table: see :class:`Table`.
-        trusted_html: HTML whose every text of a model or a user was escaped.
+        trusted_html: HTML with every text of a model or a user already escaped.
     """
 
     title: str
@@ -107,8 +107,9 @@ class Section:
 
 
 def page_html(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """A page: a title, a paragraph that says what it shows, and its sections. All text is escaped,
-    but for :attr:`Section.trusted_html`."""
+    """Create a page with a title, an introduction and sections. All text is escaped, except
+    :attr:`Section.trusted_html`.
+    """
     has_figures = any(each.figure is not None for each in sections)
     script = f"<script>{get_plotlyjs()}</script>" if has_figures else ""
     body = "\n".join(_section(each) for each in sections)

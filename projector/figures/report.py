@@ -1,4 +1,4 @@
-"""A folder with a report: ``report.json``, the same as one page for people, and its rows as CSV."""
+"""A folder with a report: ``report.json``, an HTML page, and its rows as CSV."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ JSON_FILE, PAGE_FILE, CSV_FILE = "report.json", "report.html", "report.csv"
 
 
 def check_report_place(out: Path, *, force: bool) -> None:
-    """Raise a UserError if no report may be written at ``out``.
+    """Raise a UserError if a report must not be written at ``out``.
 
-    What is there is replaced only where it is a report, and ``force`` is given.
+    An existing folder is replaced only if it is a report and ``force`` is True.
     """
     check_replaceable(out, JSON_FILE, "a report", force=force)
 
@@ -33,16 +33,16 @@ def write_report(
     beside: Callable[[Path], None] | None = None,
     force: bool = False,
 ) -> None:
-    """Write a report in one step; see :func:`check_report_place` for what it replaces.
+    """Write a report atomically; see :func:`check_report_place` for replaced folders.
 
     Args:
-        content: what ``report.json`` holds; no NaN and no infinity.
+        content: the content of ``report.json``, without NaN and infinities.
         page: HTML, see :func:`projector.figures.page.page_html`.
-        rows: what ``report.csv`` holds, all of the same columns; None for no such file.
-        beside: writes what else belongs to the report into the folder that it is given.
+        rows: the rows of ``report.csv``, all with the same columns; None for no such file.
+        beside: function that writes additional files of the report into a given folder.
 
     Raises:
-        UserError: if it may not be written there, or the disk refuses.
+        UserError: if it must not be written there, or can't be written.
     """
     check_report_place(out, force=force)
     with disk_errors(out), replacing_folder(out) as new:

@@ -1,4 +1,4 @@
-"""How far the maps can be trusted: strips over layers."""
+"""How faithful the maps are: strips over layers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from projector.projection.projection import Projection
 
 
 def stress_figure(projection: Projection, layout: str | None = None) -> go.Figure:
-    """Strips over layers, a row a site, for each figure that has one: stress, neighbours kept.
+    """Draw strips over layers, with one row per site, for each figure with a strip: stress,
+    neighbours kept.
 
-    A figure that is null is left blank, its reason on hover. Of several layouts, one has no strip
-    of a figure that means nothing for its objective: the title says why.
+    A null figure is left blank, with its reason on hover. With several layouts, a layout has no
+    strip for a figure without meaning for its objective, and the title says why.
 
     Args:
-        layout: the layout's name; None is all of them.
+        layout: the layout's name; None for all layouts.
 
     Raises:
-        SettingError: if the projection has no such layout.
+        SettingError: if the layout doesn't exist.
     """
     sites, layers = projection.sites, projection.layers
     present = set(projection.maps)

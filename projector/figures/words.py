@@ -1,4 +1,4 @@
-"""Words of a projection's figures: titles, and how far a map can be trusted."""
+"""Texts of a projection's figures: titles, and how faithful a map is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TEMPLATE = "plotly_white"
 
 
 def trust_text(figures: MapFigures, objective: str = "stress") -> str:
-    """How far a map can be trusted, in words.
+    """Describe how faithful a map is.
 
     Args:
-        objective: of the layout that the map is in.
+        objective: objective of the map's layout.
     """
     known = figures.neighbour_overlap is not None
     parts = [verdict(figures, objective)] if known else []
@@ -35,7 +35,7 @@ def trust_text(figures: MapFigures, objective: str = "stress") -> str:
 
 
 def map_title(projection: Projection, layer: int, site: str, layout: str | None = None) -> str:
-    """A map's title: what it shows, where it is from, how far it can be trusted."""
+    """A map's title: its content, its provenance, and how faithful it is."""
     figures = projection.figures(layer, site, layout)
     settings = projection.layout(layout).settings
     dim, objective = settings.dim, settings.objective
@@ -54,8 +54,9 @@ def map_title(projection: Projection, layer: int, site: str, layout: str | None 
 def names_of(
     projection: Projection, layer: int, site: str, names: Names | None = None
 ) -> list[str]:
-    """What each neuron of a map is called, for hover texts: the user's name, or what it fires on;
-    "" where neither is known. HTML."""
+    """The name of each neuron of a map for hover texts, as HTML: the user's name, or its label; ""
+    if it has neither.
+    """
     n_neurons = projection.figures(layer, site).n_neurons
     found = [""] * n_neurons
     if projection.has_examples:
@@ -67,7 +68,7 @@ def names_of(
 
 
 def origin(projection: Projection) -> str:
-    """Where a projection comes from, as HTML for a title."""
+    """The provenance of a projection, as HTML for a title."""
     facts = projection.facts
     text = facts.model.id
     if facts.corpus is not None:
@@ -76,5 +77,5 @@ def origin(projection: Projection) -> str:
 
 
 def heading(text: str, **more: Any) -> dict[str, Any]:
-    """The title of a figure, from HTML."""
+    """Create the title of a figure from HTML."""
     return {"text": text, "x": 0.01, "font": {"size": 15}, **more}

@@ -1,1 +1,1 @@
-"""A change of basis as an offline page: the canvas script and the pages that hold it."""
+"""A change of basis as an offline page: the canvas script and the pages with it."""

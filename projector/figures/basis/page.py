@@ -36,12 +36,12 @@ View = PlaneView | AttentionView | SkipView | ActivationView
 def plane_data(
     view: View, *, position: int | None = None, relu: bool = False, pattern: bool = False
 ) -> dict[str, Any]:
-    """What ``mount`` of the plane's script takes of a view: the page and the dashboard draw this.
+    """The data of a view for ``mount`` of the plane's script, used by the page and the dashboard.
 
     Args:
-        position: of the token whose mixture is drawn, from 0; the last one by default.
-        relu: whether a ReLU behind a matrix to drag is switched on at first.
-        pattern: whether the whole pattern is given, so that the mixture follows the pointer.
+        position: position of the token to draw the mixture of, from 0; the last token by default.
+        relu: whether the ReLU after a draggable matrix is initially on.
+        pattern: whether to include the whole pattern, so that the mixture follows the pointer.
     """
     if isinstance(view, PlaneView):
         return view.as_dict() | ({"relu": True} if relu else {})
@@ -57,7 +57,7 @@ def plane_data(
 
 
 def basis_page(view: View, *, position: int | None = None, relu: bool = False) -> str:
-    """The page of a view, whichever it is; it opens as :func:`plane_data` says."""
+    """The page of a view of any kind, with the initial state from :func:`plane_data`."""
     if isinstance(view, AttentionView):
         return attention_page(view, position)
     if isinstance(view, SkipView):
@@ -68,10 +68,10 @@ def basis_page(view: View, *, position: int | None = None, relu: bool = False) -
 
 
 def write_basis_page(view: View, path: Path) -> None:
-    """Write the page of a view in one step.
+    """Write the page of a view atomically.
 
     Raises:
-        UserError: if the disk is full or the file can't be written. What was there is as it was.
+        UserError: if the disk is full or the file can't be written. An existing file is unchanged.
     """
     text = basis_page(view)
     with disk_errors(path), replacing_file(path) as new:
@@ -79,7 +79,7 @@ def write_basis_page(view: View, path: Path) -> None:
 
 
 def map_page(view: PlaneView, *, relu: bool = False) -> str:
-    """A linear map: its plane before and after, and what the plane keeps."""
+    """The page of a linear map: its plane before and after, and the shares that the plane keeps."""
     lead = f"Before: {view.space_before}. After: {view.space_after}."
     if view.space_before == view.space_after:
         lead = f"Before and after: {view.space_before}."
@@ -90,10 +90,10 @@ def map_page(view: PlaneView, *, relu: bool = False) -> str:
 
 
 def attention_page(view: AttentionView, position: int | None = None) -> str:
-    """A head: the tokens' values and their mixtures in one plane, and the pattern.
+    """The page of a head: the tokens' values and their mixtures in one plane, and the pattern.
 
     Args:
-        position: of the token that both open with, from 0; the last one by default.
+        position: position of the initially selected token, from 0; the last token by default.
     """
     data = plane_data(view, position=position, pattern=True)
     pattern = torch.tensor(view.pattern, dtype=torch.float32)
@@ -114,7 +114,7 @@ def attention_page(view: AttentionView, position: int | None = None) -> str:
         ),
         Section(
             "Pattern",
-            "Point at a token to see how much it takes from each token.",
+            "Point at a token to see how much it attends to each token.",
             trusted_html=whole,
         ),
     ]
@@ -122,7 +122,7 @@ def attention_page(view: AttentionView, position: int | None = None) -> str:
 
 
 def skip_page(view: SkipView) -> str:
-    """A skip connection: the stream, what is added, and their sum."""
+    """The page of a skip connection: the stream, the addition, and their sum."""
     token = readable(view.tokens[view.position])
     lead = f"Token {view.position + 1} “{token}”. {sum_words(view)}"
     section = _plane_section(plane_data(view), "One plane")
@@ -130,7 +130,7 @@ def skip_page(view: SkipView) -> str:
 
 
 def activation_page(view: ActivationView) -> str:
-    """The activation functions: the function, the share of active neurons, two neurons."""
+    """The page of activation functions: the function, the share of active neurons, two neurons."""
     sections = []
     if view.curve:
         sections.append(Section("The function", _distance(view), curve_figure(view)))
@@ -138,7 +138,7 @@ def activation_page(view: ActivationView) -> str:
     if known:
         text = (
             "Share of neurons whose input is above 0, by layer and token. In the table, each "
-            "control is the same weights on the same vectors with their coordinates shuffled."
+            "control is the same weights on the same vectors with shuffled coordinates."
         )
         sections.append(Section("Neurons", text, positive_figure(view), _active_table(view)))
     if view.plane is not None:
@@ -151,10 +151,10 @@ def activation_page(view: ActivationView) -> str:
 
 
 def plane_html(given: Mapping[str, Any]) -> str:
-    """The plane alone: style, script and data; once a page.
+    """The plane alone: style, script and data; at most once per page.
 
     Args:
-        given: of :func:`plane_data`.
+        given: the result of :func:`plane_data`.
 
     Every text of the data reaches the page as data, and the script sets it as text.
     """
@@ -184,7 +184,7 @@ def curve_figure(view: ActivationView) -> go.Figure:
 
 
 def positive_figure(view: ActivationView) -> go.Figure:
-    """Share of neurons whose input is above 0: a row a layer, a column a token."""
+    """Share of neurons with an input above 0, with one row per layer and one column per token."""
     known = [row for row in view.layers if row.reason is None]
     texts = [readable(text) for text in view.tokens]
     numbers = list(range(1, len(texts) + 1))

@@ -1,8 +1,8 @@
 """The canvas script of a plane before and after, and its style, read once.
 
-The modules of JavaScript in ``web`` become one without imports that exports ``mount(root, data)``:
-it draws ``data`` (see ``projector/residual/basis/records.py``) into the element ``root``. The
-dashboard's component and the offline pages take it from here.
+The JavaScript modules in ``web`` are bundled to one without imports that exports ``mount(root,
+data)``, which draws ``data`` (see ``projector/residual/basis/records.py``) into the element
+``root``. The dashboard's component and the offline pages take it from here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ WEB = Path(__file__).parent / "web"
 
 @cache
 def plane_script() -> str:
-    """The module; it exports ``mount(root, data)``, which gives a function that takes it down."""
+    """The module. It exports ``mount(root, data)``, which returns a function that removes it."""
     return bundle(WEB, "plane.js")
 
 
 @cache
 def plane_style() -> str:
-    """The style sheet; all its rules are below ``.plane``."""
+    """The style sheet; all its rules are scoped to ``.plane``."""
     return (WEB / "plane.css").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from projector.residual.basis.records import SkipView
 
 
 def sum_words(view: SkipView) -> str:
-    """The cosine of what a skip connection adds up, and how exactly the sum is the model's own."""
+    """Describe the cosine of the two terms of a skip connection, and the error of their sum."""
     words = []
     if view.cosine is not None:
         cosine = f"{view.cosine:.2f}".replace("-", "−")
@@ -24,7 +24,7 @@ def sum_words(view: SkipView) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as text, such as "12 %" or "1.2 %"; a dash where there is none."""
+    """A share as text, such as "12 %" or "1.2 %"; a dash for None."""
     if share is None:
         return "–"
     return f"{100 * share:{'.0f' if share >= 0.0995 else '.2g'}}\u00a0%".replace("-", "−")
@@ -36,10 +36,10 @@ def small(error: float) -> str:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None for an empty sequence."""
     return sum(values) / len(values) if values else None
 
 
 def upper(text: str) -> str:
-    """With a capital letter at the start."""
+    """Capitalise the first letter."""
     return text[:1].upper() + text[1:]

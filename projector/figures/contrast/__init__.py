@@ -1,1 +1,1 @@
-"""Two sets of prompts over a model's layers, drawn from what a report holds."""
+"""Figures of two sets of prompts over a model's layers, drawn from a report."""

@@ -1,4 +1,4 @@
-"""What the difference of means does when it is added to the stream or projected out of it."""
+"""Figures of the effects of adding the difference of means to the stream or projecting it out."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _LEAST_ROOM = 110
 
 
 def effects_of(found: Found | Facts, model: str) -> list[Facts]:
-    """The effects on a model that the report holds."""
+    """The effects on a model in the report."""
     entries = entries_of(facts_of(found), "directions", model)
     return [each for each in entries if number_of(each, "effect") is not None]
 
 
 def why_no_effects(found: Found | Facts, model: str) -> str:
-    """Why the report holds no effects on a model, as a sentence."""
+    """The reason why the report has no effects on a model, as a sentence."""
     entries = entries_of(facts_of(found), "directions", model)
     reasons = list(dict.fromkeys(str(each["reason"]) for each in entries if each.get("reason")))
     if not reasons:
@@ -46,8 +46,9 @@ def why_no_effects(found: Found | Facts, model: str) -> str:
 
 
 def change_words(effect: Facts, names: tuple[str, str]) -> str:
-    """What was done to the stream, in a few words: added, the difference of means leads towards
-    the first set, and taken away towards the second."""
+    """Describe the change to the stream in a few words: adding the difference of means leads
+    towards the first set, subtracting it towards the second.
+    """
     scale = number_of(effect, "scale")
     if scale is None:
         return "projected out"
@@ -56,15 +57,16 @@ def change_words(effect: Facts, names: tuple[str, str]) -> str:
 
 
 def controls_of(effect: Facts, name: str) -> list[float]:
-    """The effects of the directions of a control, ``random`` or ``permuted``."""
+    """The effects of a control's directions, ``random`` or ``permuted``."""
     found = effect.get(name)
     values = found if isinstance(found, list | tuple) else ()
     return [float(value) for value in values if isinstance(value, int | float)]
 
 
 def is_beyond(effect: Facts) -> bool:
-    """Whether an effect is larger in size than that of every direction of every control; False
-    where there is none."""
+    """Whether an effect is larger in size than that of every direction of every control; False if
+    there are none.
+    """
     value = number_of(effect, "effect")
     others = [abs(each) for name, *_ in _CONTROLS for each in controls_of(effect, name)]
     return value is not None and bool(others) and abs(value) > max(others)
@@ -73,16 +75,16 @@ def is_beyond(effect: Facts) -> bool:
 def effects_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
-    """A panel for each set (and continuation): the effect of every change with its interval, beside
-    those of random directions of the same norm and of permuted labels; None if nothing was
+    """One panel for each set (and continuation): the effect of every change with its interval,
+    compared with random directions of the same norm and with permuted labels; None if nothing was
     tested.
 
     Args:
-        model: its name in the report.
-        layer: one that is marked.
+        model: name of the model in the report.
+        layer: the layer to mark.
 
     Raises:
-        UserError: if this is not a report of two sets.
+        UserError: if this isn't a report of two sets.
     """
     facts = facts_of(found)
     effects = effects_of(facts, model)
@@ -232,7 +234,7 @@ def _name_layer(
 
 
 def how_effects(effects: Sequence[Facts]) -> str:
-    """How to read the figure of effects, by what was measured."""
+    """Explain how to read the figure of effects."""
     text = (
         "The difference of the sets’ means is added to the stream (towards the first set), "
         "subtracted from it (towards the second), and projected out of it, at every position. "
@@ -266,12 +268,12 @@ def how_effects(effects: Sequence[Facts]) -> str:
 
 
 def effects_words(effects: Sequence[Facts], names: tuple[str, str]) -> str:
-    """Whether the direction steers between the sets, and how many layers move each measure which
-    way, compared with controls; an empty line separates measures.
+    """Describe whether the direction steers between the sets, and at how many layers each measure
+    rises or falls, compared with controls; an empty line separates measures.
 
     Args:
-        effects: of one model.
-        names: of the two sets.
+        effects: effects on one model.
+        names: names of the two sets.
     """
     beside = [each for each in effects if any(controls_of(each, name) for name, *_ in _CONTROLS)]
     if not beside:

@@ -1,4 +1,4 @@
-"""Why variance grows: what the variance behind each block is made of, as stacked bars."""
+"""Why variance grows: the parts of the variance after each block, as stacked bars."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ _SPLIT: tuple[_Part, ...] = (
 
 
 def growth_figure(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
-    """For each model a row: the shares of Var(post) of each block; the same with attention and the
-    MLP apart, where they can be; and the correlation of the stream and the update beside that of
+    """One row per model: the shares of Var(post) for each block; the same with attention and the
+    MLP separated, if possible; and the correlation of the stream and the update, compared with
     random rotations. Bars reach below 0 if a covariance is negative; a block's sum to 1.
 
     Args:
-        layer: one that is marked.
+        layer: the layer to mark.
 
     Raises:
         UserError: if this is not a report of two sets.
@@ -148,10 +148,10 @@ def _add_correlation(figure: go.Figure, steps: Sequence[Facts], row: int, column
 
 
 def block_entries(facts: Facts, model: str) -> list[Facts]:
-    """The entries of growth that are of whole blocks, the mean of both sets, by layer."""
+    """The growth entries of whole blocks, averaged over both sets, by layer."""
     return entries_of(facts, "growth", model)
 
 
 def blocks_of(model: ModelRows) -> list[Facts]:
-    """The rows behind each block."""
+    """The rows after each block."""
     return [r for p, r in zip(model.places, model.rows, strict=True) if p.stream == "resid_post"]

@@ -1,4 +1,4 @@
-"""A contrast as one page that needs no network: what each figure shows, and what it says here."""
+"""A contrast as one offline page, with explanations of each figure and its results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COLUMNS = (
 
 
 def contrast_page(found: Found | Facts) -> str:
-    """The whole report as HTML, of a result or of what ``report.json`` holds.
+    """The whole report as HTML, from a result or the content of ``report.json``.
 
     Raises:
         UserError: if this is not a report of two sets.
@@ -51,13 +51,13 @@ def contrast_page(found: Found | Facts) -> str:
 
 
 def title(facts: Facts) -> str:
-    """What is shown, in a few words."""
+    """The title of the page."""
     positive, negative = plain_names(facts)
     return f"{positive[:1].upper()}{positive[1:]} against {negative}"
 
 
 def lead(facts: Facts) -> str:
-    """How many prompts of what were read, where, and what is to be known of them."""
+    """Describe the prompts, the tokens that were read, and remarks about them."""
     positive, negative = plain_names(facts)
     models = ", ".join(each.model for each in read_models(facts))
     where = "the last token" if facts.get("at") == "last" else "the mean of its tokens"

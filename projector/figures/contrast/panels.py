@@ -46,12 +46,13 @@ _TITLES = ("cosine of means", "mean variance", "maximum variance")
 def panels(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
     """Three stacked panels for each model, side by side, over the depth of the stream.
 
-    Cosine of the two sets' means with its interval, beside random halves of each set and permuted
-    labels; mean and maximum over features of the variance over samples, of each set, on
-    logarithmic axes. The embedding stands apart; open circles are after attention.
+    The panels show the cosine of the two sets' means with its interval, compared with random halves
+    of each set and permuted labels; and the mean and maximum over features of each set's variance
+    over samples, on logarithmic axes. The embedding is drawn separately; open circles are after
+    attention.
 
     Args:
-        layer: one that is marked.
+        layer: the layer to mark.
 
     Raises:
         UserError: if this is not a report of two sets.

@@ -1,4 +1,4 @@
-"""What a report of two sets shows, part by part: the same parts on its page and on a dashboard."""
+"""The parts of a report of two sets, the same on its page and on the dashboard."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ Axis = Literal["depth", "layer"]
 
 @dataclass(frozen=True)
 class Part:
-    """A figure with what it shows; of all models, or of one of them.
+    """A figure with its explanations, for all models or for one of them.
 
     Attributes:
         name: ``parting``, ``growth``, ``sharing``, ``samples`` or ``direction``. Parts with the
-            same name follow one another, one a model.
+            same name follow one another, one per model.
         title: the heading of all parts with this name.
-        model: whose this is; None if it is of all models of the report.
-        figure: None if there is nothing to draw; ``found`` says why.
-        found: what was found, as plain text; an empty line parts paragraphs.
+        model: its model; None for all models of the report.
+        figure: the figure; None if there is nothing to draw, with the reason in ``found``.
+        found: the results as plain text; an empty line separates paragraphs.
         how: how to read the figure; empty if there is none.
-        axis: what a mark's x is; None if it is no layer.
+        axis: meaning of a mark's x; None if it isn't a layer.
     """
 
     name: str
@@ -70,8 +70,8 @@ def sections(found: Found | Facts, *, layer: int | None = None) -> tuple[Part, .
     """All parts of a report, in order.
 
     Args:
-        found: a result, or what ``report.json`` holds.
-        layer: one that is marked in every figure.
+        found: a result, or the content of ``report.json``.
+        layer: the layer to mark in every figure.
 
     Raises:
         UserError: if this is not a report of two sets.

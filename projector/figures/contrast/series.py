@@ -1,4 +1,4 @@
-"""What a report of two sets holds, read for drawing: a model's rows in the order of the stream."""
+"""Read a report of two sets for drawing: a model's rows in the order of the stream."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _STEPS = {"resid_pre": 0.0, "resid_mid": 0.5, "resid_post": 1.0}
 
 
 class Found(Protocol):
-    """A result that gives the content of its ``report.json``."""
+    """A result with the content of its ``report.json``."""
 
     def as_dict(self) -> dict[str, Any]:
         """The content."""
 
 
 def facts_of(found: Found | Facts) -> Facts:
-    """The content of a report, of a result or as it was read.
+    """The content of a report, from a result or from JSON.
 
     Raises:
-        UserError: if it is not a report of two sets.
+        UserError: if it isn't a report of two sets.
     """
     facts = found if isinstance(found, Mapping) else found.as_dict()
     rows = facts.get("rows")
@@ -51,10 +51,10 @@ def _is_row(row: Any) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A place of the stream.
+    """A point of the stream.
 
     Attributes:
-        layer: from 0.
+        layer: index of the layer, from 0.
         stream: ``resid_pre``, ``resid_mid`` or ``resid_post``.
     """
 
@@ -63,12 +63,12 @@ class Place:
 
     @property
     def depth(self) -> float:
-        """Where it is drawn: block L reaches from L to L + 1."""
+        """Its coordinate in figures: block L reaches from L to L + 1."""
         return self.layer + _STEPS[self.stream]
 
     @property
     def is_embedding(self) -> bool:
-        """Whether no block has written yet."""
+        """Whether no block has written to the stream yet."""
         return self.depth == 0
 
     @property
@@ -83,12 +83,12 @@ class Place:
 
 @dataclass(frozen=True)
 class ModelRows:
-    """One model's rows, ascending in depth, each place of the stream once.
+    """One model's rows in ascending depth, each point of the stream once.
 
     Attributes:
-        model: its name.
-        places: where each row is from.
-        rows: as the report has them.
+        model: name of the model.
+        places: point of each row.
+        rows: rows of the report.
     """
 
     model: str
@@ -96,17 +96,17 @@ class ModelRows:
     rows: tuple[Facts, ...]
 
     def column(self, name: str) -> list[float | None]:
-        """A figure at each place; None if it is not known."""
+        """A figure at each point; None if it is unknown."""
         return [number_of(row, name) for row in self.rows]
 
     @property
     def n_layers(self) -> int:
-        """Of the model, as far as the report goes."""
+        """The number of the model's layers in the report."""
         return 1 + max(place.layer for place in self.places)
 
 
 def number_of(row: Facts, name: str) -> float | None:
-    """A figure of a row; None if it is null, not there, or no finite number."""
+    """A figure of a row; None if it is null, missing, or not finite."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -121,7 +121,7 @@ def read_models(facts: Facts) -> tuple[ModelRows, ...]:
 
 
 def as_model(model: str, rows: Iterable[Facts]) -> ModelRows | None:
-    """Rows of layer and stream in the order of the stream; None if there is none."""
+    """Sort rows of layer and stream in the order of the stream; None if there are none."""
     by_depth: dict[float, tuple[Place, Facts]] = {}
     for row in rows:
         if not isinstance(row.get("layer"), int) or row.get("stream") not in _STEPS:
@@ -137,37 +137,37 @@ def as_model(model: str, rows: Iterable[Facts]) -> ModelRows | None:
 
 
 def entries_of(facts: Facts, part: str, model: str) -> list[Facts]:
-    """The entries of a part of the report, such as ``growth``, that are of a model."""
+    """The entries of a part of the report, such as ``growth``, for a model."""
     found = facts.get(part)
     entries = found if isinstance(found, list | tuple) else []
     return [each for each in entries if isinstance(each, Mapping) and each.get("model") == model]
 
 
 def plain_names(facts: Facts) -> tuple[str, str]:
-    """What the two sets are called, as text."""
+    """The names of the two sets, as text."""
     positive = facts.get("positive_name") or "positive"
     return str(positive), str(facts.get("negative_name") or "negative")
 
 
 def set_names(facts: Facts) -> tuple[str, str]:
-    """What the two sets are called; HTML, as Plotly reads it."""
+    """The names of the two sets, as HTML for Plotly."""
     positive, negative = plain_names(facts)
     return shown(positive), shown(negative)
 
 
 def shown(text: str, most: int = 40) -> str:
-    """A text as a figure shows it: no longer than that, and escaped."""
+    """A text for a figure: shortened and escaped."""
     cut = text if len(text) <= most else f"{text[: most - 1]}…"
     return html.escape(cut, quote=False)
 
 
 def known(values: Iterable[float | None]) -> list[float]:
-    """Those that are known."""
+    """The values that are not None."""
     return [value for value in values if value is not None]
 
 
 def cosine_form(models: Sequence[ModelRows]) -> str:
-    """How cosines of means are written: with more decimals where all are close to 1."""
+    """The format of cosines of means, with more decimals if all are close to 1."""
     columns = ("cosine", "cosine_split_half", "cosine_permuted")
     values = [v for model in models for name in columns for v in known(model.column(name))]
     return ".4f" if values and min(values) > _CLOSE else ".3f"

@@ -1,4 +1,4 @@
-"""Whether successive layers write in the same directions, beside what random rotations give."""
+"""Whether successive layers write in the same directions, compared with random rotations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ANGLES = "Principal angles of the updates"
 
 
 def sharing_of(found: Found | Facts, model: str) -> Facts | None:
-    """What the report holds of a model; None if it holds nothing."""
+    """The report's entry for a model; None if there is none."""
     entries = entries_of(facts_of(found), "sharing", model)
     return entries[0] if entries else None
 
@@ -55,12 +55,12 @@ def sharing_of(found: Found | Facts, model: str) -> Facts | None:
 def sharing_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
-    """Four panels over the layers, each compared with the one before: figures of one model, with
-    the band that holds 90 % of random rotations; None if nothing could be compared.
+    """Four panels over the layers, each compared with the previous one: figures of one model, with
+    the band of 90 % of random rotations; None if nothing could be compared.
 
     Args:
-        model: its name in the report.
-        layer: one that is marked.
+        model: name of the model in the report.
+        layer: the layer to mark.
 
     Raises:
         UserError: if this is not a report of two sets.
@@ -87,7 +87,7 @@ def sharing_figure(
     _add_angles(figure, rows)
     last = max(int(row.get("following", 0)) for row in rows)
     figure.update_xaxes(**layer_axis(last + 1) | {"title": None})
-    figure.update_xaxes(title={"text": "layer and the one before"}, row=2)
+    figure.update_xaxes(title={"text": "layer and the previous one"}, row=2)
     figure.update_yaxes(zeroline=True, zerolinecolor=clear(NULL, 0.5))
     if layer is not None and 0 < layer <= last:
         mark = {"fillcolor": clear(NULL, 0.18), "line_width": 0, "layer": "below"}

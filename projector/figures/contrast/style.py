@@ -1,5 +1,6 @@
-"""What figures of two sets share: colours that colour-blind readers can distinguish, on white and
-on black; bands, lines and axes of layers."""
+"""Shared style of figures of two sets: colours for colour-blind readers, on white and on black;
+bands, lines and axes of layers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _Values = Sequence[float | None]
 
 
 def clear(color: str, opacity: float = 0.2) -> str:
-    """A colour that lets through what is behind it."""
+    """A transparent version of a colour."""
     red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
@@ -41,7 +42,7 @@ def add_band(
     name: str,
     **more: Any,
 ) -> None:
-    """A filled band between two curves; nothing if either is not known."""
+    """Add a filled band between two curves, unless either is unknown."""
     known = [
         (at, a, b) for at, a, b in zip(x, low, high, strict=True) if a is not None and b is not None
     ]
@@ -79,8 +80,9 @@ def add_places(
     legend: bool = True,
     **more: Any,
 ) -> None:
-    """A curve over places of the stream: the embedding apart as a diamond, the middle of a block
-    as an open mark, all else as a filled one; a band around it where there is one."""
+    """Add a curve over points of the stream: the embedding separately as a diamond, the middle of a
+    block as an open mark, all other points as filled marks; with a band, if there is one.
+    """
     is_null = dash != "solid"
     tips = list(customdata or ("" for _ in places))
     for is_embedding in (True, False):
@@ -114,8 +116,9 @@ def add_places(
 
 
 def depth_axis(places: Sequence[Place]) -> dict[str, Any]:
-    """The axis of depth: block L reaches from L to L + 1, between two lines, with its number in
-    the middle."""
+    """Set up the axis of depth: block L reaches from L to L + 1, between two lines, with its number
+    in the middle.
+    """
     n_blocks = 1 + max((place.layer for place in places), default=0)
     # The embedding's mark is as wide in a deep model.
     margin = max(0.35, n_blocks / 40)
@@ -137,7 +140,7 @@ def depth_axis(places: Sequence[Place]) -> dict[str, Any]:
 
 
 def layer_axis(n_layers: int) -> dict[str, Any]:
-    """The axis of layers."""
+    """Set up the axis of layers."""
     return {
         "title": {"text": "layer"},
         "range": [-0.6, n_layers - 0.4],
@@ -151,7 +154,9 @@ def _step(n: int) -> int:
 
 
 def lay_out(figure: go.Figure, height: int, *, top: int = 64, **more: Any) -> go.Figure:
-    """Room, and the legend above all panels, which ``top`` pixels hold with their titles."""
+    """Set margins, and put the legend above all panels, with ``top`` pixels for it and the
+    titles.
+    """
     figure.update_layout(
         template="plotly_white",
         height=height,
@@ -165,8 +170,8 @@ def lay_out(figure: go.Figure, height: int, *, top: int = 64, **more: Any) -> go
 
 
 def name_panels(figure: go.Figure, *, n_rows: int, n_columns: int, height: int) -> go.Figure:
-    """A legend for each panel of the first row of every model, or of every row, between the panel
-    and its title; ``height`` is that of a row of panels without them.
+    """Add a legend for each panel of the first row of every model, or of every row, between the
+    panel and its title; ``height`` is that of a row of panels without legends.
 
     The figure's first annotations are the panels' titles, row by row.
     """

@@ -1,4 +1,4 @@
-"""How two sets lie at each place of the stream, and how well they can be separated."""
+"""How two sets are distributed at each point of the stream, and how well they are separated."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ _TITLES = (
 
 
 def untangling_of(found: Found | Facts, model: str) -> ModelRows | None:
-    """What the report holds of a model, place by place; None if it holds nothing."""
+    """The report's entries for a model, point by point; None if there are none."""
     return as_model(model, entries_of(facts_of(found), "untangling", model))
 
 
 def untangling_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
-    """Four panels over the depth of a model, each curve with its control dashed; None if nothing
-    was measured.
+    """Four panels over the depth of a model, each curve with its control as a dashed line; None if
+    nothing was measured.
 
     Args:
-        model: its name in the report.
-        layer: one that is marked.
+        model: name of the model in the report.
+        layer: the layer to mark.
 
     Raises:
         UserError: if this is not a report of two sets.

@@ -1,4 +1,4 @@
-"""What figures of two sets show, in sentences: made of the numbers that are drawn."""
+"""The results in figures of two sets, in sentences made from the drawn numbers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HOW_UNTANGLING = (
 
 
 def cosine_words(model: ModelRows) -> str:
-    """How the cosine of the sets' means goes, and whether controls go with it."""
+    """Describe the cosine of the sets' means over the layers, compared with controls."""
     inside = _inside(model)
     cosines = [(p, v) for p, row in inside if (v := number_of(row, "cosine")) is not None]
     if not cosines:
@@ -123,7 +123,7 @@ def _parting_words(inside: Sequence[tuple[Place, Facts]]) -> str:
 
 
 def variance_words(model: ModelRows, names: tuple[str, str]) -> str:
-    """How many times variance grows, and where there is none."""
+    """Describe how many times variance grows, and where there is no variance."""
     inside, parts = _inside(model), []
     for what, title in (("mean", "mean"), ("max", "maximum")):
         columns = [f"variance_{what}_{side}" for side in ("positive", "negative")]
@@ -158,10 +158,12 @@ def variance_words(model: ModelRows, names: tuple[str, str]) -> str:
 
 
 def growth_words(facts: Facts, model: ModelRows) -> str:
-    """What the growth of variance is made of, averaged over blocks, beside rotated updates."""
+    """Describe the parts of the growth of variance, averaged over blocks, compared with rotated
+    updates.
+    """
     blocks = [row for row in blocks_of(model) if number_of(row, "growth_pre") is not None]
     if not blocks:
-        return "The parts of the variance are not known for any block."
+        return "The parts of the variance are unknown for every block."
     # The first block's update outweighs what was there before it: it would carry every mean.
     first, later = blocks[0], blocks[1:]
     text = f"Of the variance after layer {first['layer']}, {_shares_words([first])}."
@@ -198,8 +200,9 @@ def _shares_words(blocks: Sequence[Facts]) -> str:
 
 
 def untangling_words(model: ModelRows | None) -> str:
-    """How well a probe does, and how the samples lie at the start and at the end; nothing where
-    nothing was measured."""
+    """Describe the probe's accuracy, and the similarity of samples at the start and at the end;
+    nothing if nothing was measured.
+    """
     if model is None:
         return ""
     parts = []

@@ -1,6 +1,6 @@
-"""A saved layer-time as the viewer takes it: JSON whose arrays are base64 of their bytes.
+"""A saved layer-time as data for the viewer: JSON with arrays as base64.
 
-The dashboard's component and the offline page give the viewer the same data.
+The dashboard's component and the offline page use the same data.
 """
 
 from __future__ import annotations
@@ -37,30 +37,27 @@ _NO_NUMBER = 65_535
 
 
 def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
-    """What ``mount`` of the viewer's script draws.
+    """The data for ``mount`` of the viewer's script.
 
     Args:
-        report: what ``report.json`` holds.
-        tensors: what ``particles.safetensors`` holds; F frames, P particles, k neighbours.
+        report: the content of ``report.json``.
+        tensors: the content of ``particles.safetensors``; F frames, P particles, k neighbours.
 
-    Returns:
-        What JSON can hold. Arrays are base64 of little-endian numbers. There are N particles, P of
-        the artifact and, where contributions add up in the map, one more a token: the sum of its
-        contributions so far. The first ``n_still`` of them stay where they are once they are born
-        (all P contributions, or none), and travel once: ``still_positions`` float32 (n_still, 3),
-        before birth 0 if ``from_origin``; ``still_norms`` float32 (n_still,). Of the others,
-        M = N − n_still, ``positions`` is float32 (F, M, 3), ``norms`` and ``displacements`` are
-        float32 (F, M), NaN for sums. ``neighbours`` and ``distances`` are (n, k): the P particles
-        of each frame that are born there, frame by frame; uint16 or, of very many particles,
-        uint32, the greatest number for none; distances are uint16 on the scale
-        ``distances_max`` · (number / 65534)². ``born`` is int32 (N,); ``owner_prompt``,
-        ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs`` int32 (n, 2),
-        particles of both prompts that belong together. ``scales`` holds between which values each
-        colour scale goes, over all frames. ``is_counted`` uint8 (N,) tells which particles the
-        ``density`` counts; ``followed`` is the view whose scale follows the frames, and
-        ``parts_view`` that of contributions without their sums (None if there are no sums).
-        ``id`` is equal for equal content. What describes particles may be left out
-        later where the id is the same.
+    Returns: JSON values. Arrays are base64 of little-endian numbers. There are N particles: P of
+    the artifact and, if contributions add up in the map, one more per token for the sum of its
+    contributions so far. The first ``n_still`` of them don't move after their birth (all P
+    contributions, or none), and are sent once: ``still_positions`` float32 (n_still, 3), before
+    birth 0 if ``from_origin``; ``still_norms`` float32 (n_still,). For the remaining M = N −
+    n_still, ``positions`` is float32 (F, M, 3), ``norms`` and ``displacements`` are float32 (F, M),
+    NaN for sums. ``neighbours`` and ``distances`` are (n, k): the existing particles of each frame,
+    frame by frame; uint16 or, for very many particles, uint32, with the largest number for missing
+    ones; distances are uint16 on the scale ``distances_max`` · (number / 65534)². ``born`` is int32
+    (N,); ``owner_prompt``, ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs``
+    int32 (n, 2), partner particles of both prompts. ``scales`` holds the range of each colour scale
+    over all frames. ``is_counted`` uint8 (N,) marks the particles that the ``density`` counts;
+    ``followed`` is the view with a scale that follows the frames, and ``parts_view`` that of
+    contributions without their sums (None if there are no sums). ``id`` is equal for equal content.
+    Descriptions of particles may be left out later if the id is the same.
     """
     settings = report.get("settings", {})
     kinds = kinds_of(report)

@@ -23,21 +23,23 @@ PAGE_FILE = "layer-time.html"
 
 @dataclass(frozen=True)
 class Files:
-    """What a folder holds: the names of files, and notes on what could not be written."""
+    """The content of a folder: the names of files, and notes about files that couldn't be
+    written.
+    """
 
     names: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def check_folder(out: Path, *, force: bool, autoencoder: Path | None = None) -> None:
-    """Raise a UserError if no picture may be written at ``out``.
+    """Raise a UserError if a picture must not be written at ``out``.
 
-    What is there is replaced only where it is one, and ``force`` is given. A trained autoencoder is
-    never removed: a picture that holds one is replaced only by one of the same autoencoder, which
-    is then written into the new folder.
+    An existing folder is replaced only if it is a picture and ``force`` is True. A trained
+    autoencoder is never removed: a picture with an autoencoder is replaced only by one with the
+    same autoencoder, which is then written into the new folder.
 
     Args:
-        autoencoder: the folder of the saved autoencoder that the picture is made with.
+        autoencoder: the folder of the saved autoencoder of the new picture.
     """
     check_replaceable(out, TENSOR_FILE, "a picture of layers", force=force)
     held = out / AUTOENCODER_FOLDER
@@ -55,10 +57,10 @@ def check_folder(out: Path, *, force: bool, autoencoder: Path | None = None) -> 
 def write_layer_time(
     found: LayerTime, out: Path, *, force: bool = False, progress: Progress | None = None
 ) -> Files:
-    """Write all files in one step; see :func:`check_folder` for what it replaces.
+    """Write all files atomically; see :func:`check_folder` for replaced folders.
 
     Raises:
-        UserError: if it may not be written there, or the disk refuses.
+        UserError: if it must not be written there, or can't be written.
     """
     check_folder(out, force=force, autoencoder=found.settings.autoencoder)
     progress = progress or Silent()

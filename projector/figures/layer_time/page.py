@@ -22,19 +22,19 @@ def layer_time_script() -> str:
 
 
 def layer_time_style() -> str:
-    """Its style sheet. Colours are the variables that Streamlit gives a component."""
+    """The viewer's style sheet, which uses Streamlit's colour variables."""
     return "\n".join(style(name) for name in STYLES)
 
 
 def layer_time_page(
     report: Report, tensors: Tensors, *, selected: Mapping[str, int] | None = None
 ) -> str:
-    """The page of a saved layer-time; it asks for nothing outside itself.
+    """The page of a saved layer-time, without external resources.
 
     Args:
-        report: what ``report.json`` holds.
-        tensors: what ``particles.safetensors`` holds.
-        selected: the ``prompt`` and ``token`` that it opens with.
+        report: the content of ``report.json``.
+        tensors: the content of ``particles.safetensors``.
+        selected: the initially selected ``prompt`` and ``token``.
     """
     data = viewer_data(report, tensors) | {"selected": dict(selected or {}), "height": None}
     # Within a script only "<" could end it, or begin a comment.
@@ -57,10 +57,10 @@ def write_layer_time_page(
     *,
     selected: Mapping[str, int] | None = None,
 ) -> None:
-    """Write the page in one step.
+    """Write the page atomically.
 
     Raises:
-        UserError: if the disk is full or the file can't be written. What was there is as it was.
+        UserError: if the disk is full or the file can't be written. An existing file is unchanged.
     """
     text = layer_time_page(report, tensors, selected=selected)
     with disk_errors(path), replacing_file(path) as new:

@@ -1,4 +1,4 @@
-"""Which part of its prompt a token is, which kind of part a contribution is of, and their sums."""
+"""Parts of prompts for tokens, kinds of parts for contributions, and sums of contributions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Parts:
     """Parts of the prompts.
 
     Attributes:
-        names: in the order of their colours.
-        of_tokens: for each prompt, the number of each token's part.
+        names: names in the order of their colours.
+        of_tokens: for each prompt, the index of each token's part.
     """
 
     names: tuple[str, ...]
@@ -27,7 +27,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Kinds:
-    """Kinds of parts of the model: their names, and which kind each part is of."""
+    """Kinds of parts of the model: their names, and the kind of each part."""
 
     names: tuple[str, ...]
     of_parts: tuple[int, ...]
@@ -35,11 +35,11 @@ class Kinds:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """One particle a token: the sum of its contributions so far.
+    """One particle per token: the sum of its contributions so far.
 
     Attributes:
         positions: float32 (F, n, 3).
-        owners: int32 (n,) each: prompt, token and part, which is −1.
+        owners: int32 (n,) each: prompt, token, and part, which is −1.
     """
 
     positions: NDArray[np.float32]
@@ -48,7 +48,9 @@ class Sums:
     def are_outliers(
         self, outliers: NDArray[np.bool_], owners: Mapping[str, NDArray[np.int32]]
     ) -> NDArray[np.bool_]:
-        """(n,) whether any contribution of the same token is; ``owners`` are of all particles."""
+        """Whether any contribution of the same token is an outlier, (n,); ``owners`` are those of
+        all particles.
+        """
         of = np.stack([owners["prompt"], owners["token"]], axis=1)[: len(outliers)][outliers]
         tokens = {(int(prompt), int(token)) for prompt, token in of}
         own = zip(self.owners["prompt"], self.owners["token"], strict=True)
@@ -64,7 +66,9 @@ _KINDS = {
 
 
 def parts_of(report: Report) -> Parts:
-    """Of two prompts, what they share and what each has alone; of one, what its tokens are."""
+    """The parts of two prompts (shared and different tokens), or of one prompt (kinds of
+    tokens).
+    """
     prompts = report["prompts"]
     if len(prompts) < 2:
         names: tuple[str, ...] = ("added by the tokenizer or template", "text", "last token")
@@ -85,9 +89,10 @@ def parts_of(report: Report) -> Parts:
 
 
 def token_ramp(report: Report) -> tuple[tuple[float, ...], ...]:
-    """For each prompt, where each token's colour is between the first one's (0) and the last's (1).
+    """For each prompt, each token's position on the colour scale, from the first (0) to the last
+    (1).
 
-    Tokens that the prompts share have one colour; between them each prompt's own are spread evenly.
+    Shared tokens have the same colour; each prompt's own tokens in between are spread evenly.
     """
     counts = [len(prompt["tokens"]) for prompt in report["prompts"]]
     shared = report.get("shared") or {}
@@ -108,7 +113,7 @@ def token_ramp(report: Report) -> tuple[tuple[float, ...], ...]:
 
 
 def kinds_of(report: Report) -> Kinds:
-    """Kinds of the report's parts, by the kind that the report gives each."""
+    """The kinds of the report's parts."""
     given = [str(kind) for kind in report.get("part_kinds") or ()]
     order = [kind for kind in _KINDS if kind in given]
     names = tuple(_KINDS[kind] for kind in order)
@@ -121,11 +126,11 @@ def sum_positions(
     owners: Mapping[str, NDArray[np.int32]],
     born: NDArray[np.int32],
 ) -> Sums:
-    """The sums of contributions, where the map is linear, so that positions add up too.
+    """The sums of contributions, if the map is linear and positions add up too.
 
     Args:
-        positions: (F, P, 3) of contributions.
-        born: (P,), the first frame that each is part of.
+        positions: (F, P, 3), positions of contributions.
+        born: (P,), the first frame of each.
     """
     settings = report.get("settings", {})
     adds_up = settings.get("particles") == "contributions" and settings.get("reduction") == "pca"

@@ -1,4 +1,4 @@
-"""What the viewer shows in each frame: one box, a scale that follows, or the density's window."""
+"""The viewer's windows: one box, a scale that follows the frames, or the density's window."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 def box_of(
     positions: NDArray[np.float32], there: NDArray[np.bool_], outliers: NDArray[np.bool_]
 ) -> tuple[list[float], list[float]]:
-    """The middle of the box around particles but outliers, and half its sides.
+    """The middle and half sides of the box around all particles except outliers.
 
     Args:
         positions: (…, N, 3); ``there`` is (…, N).
@@ -41,17 +41,16 @@ def followed(
     outliers: NDArray[np.bool_],
     dim: int,
 ) -> dict[str, Any]:
-    """A view whose scale follows the frames, about one centre that stays.
+    """A view with a scale that follows the frames, around one fixed centre.
 
-    The centre is the middle of that frame about which all frames can be shown largest: the least
-    sum, over frames, of the logarithm of how much wider the view is than the frame.
+    The centre is the middle of the frame around which all frames are shown largest: it minimises
+    the sum over frames of the logarithm of the ratio of the view's width to the frame's.
 
     Args:
         positions: (F, N, 3); ``there`` is (F, N).
 
-    Returns:
-        ``middle`` and ``reach`` of the widest frame's view (3 each), and ``magnified`` (F), by how
-        much each frame is larger than on that view, at least 1.
+    Returns: ``middle`` and ``reach`` of the widest frame's view (3 each), and ``magnified`` (F),
+        the magnification of each frame compared with that view, at least 1.
     """
     boxes = [box_of(each, seen, outliers) for each, seen in zip(positions, there, strict=True)]
     middles, reaches = (np.array([box[k] for box in boxes]) for k in (0, 1))
@@ -76,15 +75,16 @@ def parts_view(
     outliers: NDArray[np.bool_],
     dim: int,
 ) -> dict[str, Any]:
-    """The view of contributions without their sums, which may be a hundred times as far out.
+    """The view of contributions without their sums, which may be a hundred times farther away.
 
-    In each frame it fits the 95 % of them that are nearest to their median: most are short.
+    In each frame, it fits the 95 % of contributions closest to their median, because most are
+    short.
 
     Args:
         positions: (F, P, 3) of contributions; ``there`` is (F, P), ``outliers`` (P,).
 
     Returns:
-        ``middle`` and ``reach`` of all frames, ``followed`` as :func:`followed` has it, ``words``.
+        ``middle`` and ``reach`` of all frames, ``followed`` from :func:`followed`, and ``words``.
     """
     within = np.zeros_like(there)
     known = there & ~outliers & np.isfinite(positions).all(axis=-1)
@@ -112,12 +112,11 @@ def parts_view(
 def density_of(
     report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 ) -> dict[str, Any] | None:
-    """Windows, spreads and the scale of the film ``density.gif``, for the same density here.
+    """Windows, spreads and the scale of the film ``density.gif``, for showing the same density.
 
-    Returns:
-        ``low`` and ``high`` (F, 2), ``spread`` (F), ``bandwidth``, ``follows`` as
+    Returns: ``low`` and ``high`` (F, 2), ``spread`` (F), ``bandwidth``, ``follows`` as
         :class:`~projector.figures.layers.cloud.densities.Clouds` has them; ``highest``, the density
-        of full colour; ``words``, how it was made. None if no particle can be shown.
+        of full colour; and ``words``, an explanation. None if no particle can be shown.
     """
     clouds = read_clouds(report, tensors)
     if clouds is None:

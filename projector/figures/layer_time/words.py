@@ -1,4 +1,4 @@
-"""Sentences of the layer-time viewer: its title, what it shows and what was found."""
+"""Sentences of the layer-time viewer: its title, explanations and results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Report = Mapping[str, Any]
 
 _PARTICLES = {
     "tokens": "a token's hidden state",
-    "contributions": "what a part of the model adds at a token",
-    "autoencoder": "what one vector of an autoencoder's code writes into the stream",
+    "contributions": "the addition of a part of the model at a token",
+    "autoencoder": "the output of one vector of an autoencoder's code in the stream",
 }
 # Of more frames only the number is told.
 _MOST_NAMED = 4
@@ -22,12 +22,12 @@ _MAPS = {"pca": "PCA", "umap": "UMAP", "stress": "stress layout on cosine distan
 
 
 def title_of(report: Report) -> str:
-    """What is shown, in a few words."""
+    """The title of the viewer."""
     return f"Layer-time: {report.get('model') or 'a model'}"
 
 
 def lead_of(report: Report) -> str:
-    """What a particle is, and what placed it."""
+    """Describe the particles and the map that placed them."""
     settings = report.get("settings", {})
     frames = report["frames"]
     n_layers = sum(frame["layer"] is not None for frame in frames)
@@ -47,9 +47,9 @@ def lead_of(report: Report) -> str:
 
 
 def facts_of(report: Report) -> list[str]:
-    """What an autoencoder reconstructs, where two prompts differ, which tokens are outliers.
+    """Describe the autoencoder's quality, where two prompts differ, and which tokens are outliers.
 
-    The tokens of two prompts are told of before the layers are."""
+    The tokens of two prompts are described before the layers."""
     first, *layers = _difference(report) or [""]
     found = [*_reconstruction(report), *([first] if first else []), *_zeros(report), *layers]
     if words := _outliers(report):
@@ -59,9 +59,10 @@ def facts_of(report: Report) -> list[str]:
 
 
 def neighbours_said(report: Report) -> str:
-    """In which frames the picture keeps no more neighbours than a random projection; "" for none.
+    """Name the frames where the picture keeps no more neighbours than a random projection; "" for
+    none.
 
-    Saved pictures of earlier versions do not know it.
+    Saved pictures of earlier versions lack this figure.
     """
     where = _no_better(report, "neighbours_kept", "neighbours_random")
     return where and (
@@ -71,7 +72,9 @@ def neighbours_said(report: Report) -> str:
 
 
 def moves_said(report: Report) -> str:
-    """In which frames the picture keeps moves no better than a random projection; "" for none."""
+    """Name the frames where the picture keeps moves no better than a random projection; "" for
+    none.
+    """
     where = _no_better(report, "displacement_correlation", "displacement_random")
     return where and (
         f"{where} the picture ranks moves no better than a random projection does: the distances "
@@ -105,12 +108,12 @@ def _frame_words(name: Any) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital letter at the start and a full stop at the end."""
+    """Capitalise the first letter and add a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def named(text: str) -> str:
-    """A token's text to be read."""
+    """A token's text for display."""
     return readable(text) or NAMELESS
 
 
@@ -129,9 +132,9 @@ def _reconstruction(report: Report) -> list[str]:
     margin = evaluation["total"]["margins"]["pca_same_size"]
     error = "" if margin["error"] is None else f" ± {_number(margin['error'])}"
     return [
-        f"On {n} {'window' if n == 1 else 'windows'} of text that it has not seen, the autoencoder "
-        f"reconstructs tokens with R² {own}. PCA with as many numbers a sequence, from which its "
-        f"training starts, has {pca} (mean difference a window {_number(margin['difference'])}"
+        f"On {n} {'window' if n == 1 else 'windows'} of unseen text, the autoencoder "
+        f"reconstructs tokens with R² {own}. PCA with as many numbers per sequence, from which its "
+        f"training starts, has {pca} (mean difference per window {_number(margin['difference'])}"
         f"{error}), PCA of each frame with as many {per_frame}, untrained queries {untrained}, "
         "and the mean vector 0."
     ]

@@ -1,4 +1,4 @@
-"""A picture of all layers: a band of rows each, one below another, in one panel or several."""
+"""A picture of all layers as bands of rows, one below another, in one panel or several."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _LEAST_BAND = 15
 
 @dataclass(frozen=True)
 class Panel:
-    """An image and what it is called; panels of one scale have one bar.
+    """An image with its caption; panels with the same scale share one colour bar.
 
     Attributes:
-        image: what is drawn.
-        caption: what stands above it; "" for nothing.
-        scale: a number; panels beside each other that have the same one share their bar.
+        image: the image to draw.
+        caption: the text above it; "" for no text.
+        scale: index of the scale; neighbouring panels with the same scale share a colour bar.
     """
 
     image: LayerImage
@@ -55,13 +55,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are, in pixels.
+    """The layout of a picture, in pixels.
 
     Attributes:
-        left: x of each panel; the last entry is where the panels end.
-        panel_width: of each.
-        width: of the picture.
-        side: room at the right of each panel for the layers' ranges.
+        left: x of each panel; the last entry is the end of the panels.
+        panel_width: width of each panel.
+        width: width of the picture.
+        side: space to the right of each panel for the layers' ranges.
     """
 
     left: tuple[int, ...]
@@ -71,7 +71,7 @@ class Layout:
 
     @classmethod
     def of(cls, labels: int, panel_width: int, n_panels: int, side: int) -> Layout:
-        """The layout of panels that begin behind labels of a width."""
+        """Create the layout of panels to the right of labels with a given width."""
         step = panel_width + side + GAP
         first = MARGIN + labels
         left = tuple(first + i * step for i in range(n_panels))
@@ -79,7 +79,7 @@ class Layout:
         return cls(left, panel_width, max(end, _LEAST_WIDTH), side)
 
     def span(self, first: int, last: int) -> tuple[int, int]:
-        """x and width from one panel's left to another's right."""
+        """x and width from one panel's left edge to another's right edge."""
         return self.left[first], self.left[last] + self.panel_width - self.left[first]
 
 
@@ -91,14 +91,14 @@ def draw_bands(
     room: tuple[int, int] = ROOM,
     notes: str | None = None,
 ) -> Pixels:
-    """Bands of all frames from the embedding down to the last layer.
+    """Draw bands of all frames from the embedding down to the last layer.
 
     Args:
-        panels: images of one shape and fold.
-        title: it is wrapped.
-        lines: what stands below it; each is wrapped.
-        room: width and height, in pixels, for the cells of all panels together.
-        notes: what is said below the one panel; None for the range and the largest value.
+        panels: images with the same shape and fold.
+        title: the title, which is wrapped.
+        lines: lines below the title; each is wrapped.
+        room: total width and height of the cells of all panels, in pixels.
+        notes: text below a single panel; None for the range and the largest value.
 
     Returns:
         (h, w, 3) uint8, RGB.
@@ -145,7 +145,7 @@ def paste_cells(
     place: tuple[int, int],
     cell: tuple[int, int],
 ) -> None:
-    """One frame's cells, with a thin line around them, so that white cells are visible."""
+    """Draw one frame's cells with a thin border, so that white cells are visible."""
     values = image.values[frame]
     pixels = coloured(values, float(image.high[frame]))
     size = (values.shape[1] * cell[0], values.shape[0] * cell[1])
@@ -164,10 +164,10 @@ def draw_bars(
     notes: Sequence[str],
     frame: int | None = None,
 ) -> None:
-    """A bar for each scale below its panels, and below them lines of text.
+    """Draw a colour bar for each scale below its panels, and lines of text below the bars.
 
     Args:
-        frame: the one that is shown, whose own range the numbers are; None if all are.
+        frame: the shown frame, for the numbers of its own range; None for all frames.
     """
     draw = ImageDraw.Draw(picture)
     for first, last in _groups(panels):
@@ -195,10 +195,10 @@ def _groups(panels: Sequence[Panel]) -> list[tuple[int, int]]:
 
 
 def notes_of(panels: Sequence[Panel], layout: Layout, given: str | None = None) -> list[str]:
-    """What is said of each scale, in lines that fit below the panels.
+    """The notes for each scale, in lines that fit below the panels.
 
     Args:
-        given: what is said instead.
+        given: replacement text.
     """
     texts = [] if given is None else [given]
     for first, last in _groups(panels) if given is None else ():
@@ -220,7 +220,7 @@ def _side_room(panels: Sequence[Panel]) -> int:
 def head_of(
     title: str, lines: Sequence[str], layout: Layout, captions: Sequence[str]
 ) -> tuple[Image.Image, int]:
-    """Title, text and captions; and the y at which the first band begins."""
+    """Draw title, text and captions; returns the y where the first band begins."""
     room = layout.width - 2 * MARGIN
     titles = [cut(line, room, TITLE) for line in wrapped(title, room, TITLE)]
     text = [part for line in lines if line for part in wrapped(line, room, TEXT)]

@@ -1,4 +1,4 @@
-"""Colours of pictures: a diverging scale with white at 0, and its bar."""
+"""Colours of pictures: a diverging scale with white at 0, and its colour bar."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ Pixels = NDArray[np.uint8]
 
 
 def rgb_of(colour: str) -> tuple[int, int, int]:
-    """``#1f2933`` → (31, 41, 51)."""
+    """Convert a colour: ``#1f2933`` → (31, 41, 51)."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 @cache
 def scale() -> Pixels:
-    """(161, 3) uint8: the colours from the lowest value to the highest."""
+    """The colours from the lowest value to the highest, (161, 3) uint8."""
     stops = np.array([rgb_of(each) for each in _STOPS], dtype=np.float64)
     at = np.linspace(0, len(stops) - 1, N_COLOURS)
     parts = [np.interp(at, np.arange(len(stops)), stops[:, k]) for k in range(3)]
@@ -48,9 +48,9 @@ def scale() -> Pixels:
 
 
 def coloured(values: NDArray[np.float32], high: float) -> Pixels:
-    """Values (R, C) as colours (R, C, 3): white at 0, the ends at ±high and beyond.
+    """Convert values (R, C) to colours (R, C, 3): white at 0, the end colours at ±high and beyond.
 
-    Where there is no value, it is grey. Where ``high`` is 0, all values are 0.
+    Missing values are grey. If ``high`` is 0, all values are 0.
     """
     middle = (N_COLOURS - 1) // 2
     share = np.clip(values.astype(np.float64) / (high or 1.0), -1, 1)
@@ -63,13 +63,13 @@ def coloured(values: NDArray[np.float32], high: float) -> Pixels:
 def draw_bar(
     picture: Image.Image, place: tuple[int, int], width: int, high: float | None, is_clipped: bool
 ) -> None:
-    """A horizontal bar of the scale with its numbers below; it takes BAR_ROOM pixels of height.
+    """Draw a horizontal colour bar with its numbers below; its height is BAR_ROOM pixels.
 
     Args:
         place: x and y of its top left corner.
-        width: pixels from end to end; points and numbers are wider by some 30 at either side.
-        high: the value at its right end; None if each layer has its own.
-        is_clipped: whether values are beyond its ends, which have points then.
+        width: pixels from end to end; tips and numbers extend by about 30 pixels on either side.
+        high: the value at its right end; None if each layer has its own range.
+        is_clipped: whether values are beyond its ends, which are then drawn as tips.
     """
     x, y = place
     draw = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""The 2-D map of particles as a density that changes from layer to layer, as a film."""
+"""A film of the 2-D density of particles, layer by layer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def write_density(
     report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], folder: Path
 ) -> Written:
     """Write ``density.gif`` and ``density.mp4``: a kernel density of the particles' first two
-    coordinates, one frame for each of the stream.
+    coordinates, with one frame for each frame of the stream.
 
     Args:
-        report: what ``report.json`` of layer-time holds.
-        tensors: what ``particles.safetensors`` holds.
+        report: the content of ``report.json`` of layer-time.
+        tensors: the content of ``particles.safetensors``.
 
     Returns:
-        The files, and a note where there is no MP4, or no particle to show.
+        The files, and a note if there is no MP4, or no particle to show.
 
     Raises:
         OSError: if a file can't be written.

@@ -1,4 +1,4 @@
-"""Frames of one size become a film: a GIF, and an MP4 where there is an ffmpeg."""
+"""Write frames as a film: a GIF, and an MP4 if ffmpeg is installed."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Written:
     """Files that were written.
 
     Attributes:
-        paths: where they are.
-        note: why one was left out; None if none was.
+        paths: paths of the files.
+        note: why a file was left out; None if none was.
     """
 
     paths: tuple[Path, ...]
@@ -55,30 +55,30 @@ def write_film(
     kinds: Sequence[str] = KINDS,
     exact: Pixels | None = None,
 ) -> Written:
-    """Write frames as ``NAME.gif`` and ``NAME.mp4``, which play in a loop and for a second stay at
-    the last frame.
+    """Write frames as ``NAME.gif`` and ``NAME.mp4``, which loop and pause for a second on the last
+    frame.
 
-    All frames are held while it is written: n × h × w × 3 bytes. Files replace what stood there,
-    each of them whole; an MP4 that can't be made is left out, and one of an earlier film is
+    All frames are in memory while they are written: n × h × w × 3 bytes. Existing files are
+    replaced atomically. An MP4 that can't be made is left out, and one of an earlier film is
     removed.
 
     Args:
-        frames: each (h, w, 3) uint8, RGB; at least one, all of one size.
-        path_without_suffix: the folder and the files' name.
-        fps: frames a second.
-        kinds: of :data:`KINDS`.
-        exact: (n, 3) uint8, colours that a GIF must show as they are: it has 256 of them, and
-            others are taken for those that are near. None for those of most pixels.
+        frames: (h, w, 3) uint8 RGB each; at least one, all of the same size.
+        path_without_suffix: the folder and the name of the files.
+        fps: frames per second.
+        kinds: kinds of files, from :data:`KINDS`.
+        exact: (n, 3) uint8, colours that a GIF must show exactly. It has 256 colours, and every
+            other colour is replaced by a similar one. None for the most frequent colours.
 
     Raises:
-        ValueError: for no frame, or frames of several sizes.
-        OSError: if a file can't be written: nothing is left of any then.
+        ValueError: if there are no frames, or frames have different sizes.
+        OSError: if a file can't be written; no file is left in this case.
     """
     for kind in kinds:
         check_choice("kinds", kind, KINDS)
     shown = list(frames)
     if not shown or any(each.shape != shown[0].shape for each in shown):
-        raise ValueError("a film needs one frame or more, all of one size")
+        raise ValueError("a film needs at least one frame, and all frames must have the same size")
     path_of = {
         kind: path_without_suffix.with_name(f"{path_without_suffix.name}.{kind}") for kind in kinds
     }
@@ -95,7 +95,7 @@ def write_film(
 
 
 def find_ffmpeg() -> str | None:
-    """The ffmpeg of the system, or else that of imageio-ffmpeg; None if there is neither."""
+    """Find the system's ffmpeg, or else that of imageio-ffmpeg; None if there is neither."""
     if found := shutil.which("ffmpeg"):
         return found
     try:

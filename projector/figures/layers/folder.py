@@ -15,9 +15,9 @@ from projector.storage.versions import json_text
 
 
 def check_folder(out: Path, *, force: bool) -> None:
-    """Raise a UserError if no image of layers may be written at ``out``.
+    """Raise a UserError if an image of layers must not be written at ``out``.
 
-    What is there is replaced only where it is a report, and ``force`` is given.
+    An existing folder is replaced only if it is a report and ``force`` is True.
     """
     check_report_place(out, force=force)
 
@@ -25,14 +25,13 @@ def check_folder(out: Path, *, force: bool) -> None:
 def write_layer_images(
     found: LayerImages, out: Path, *, force: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Write all files in one step; see :func:`check_folder` for what it replaces.
+    """Write all files atomically; see :func:`check_folder` for replaced folders.
 
-    Returns:
-        What ``report.json`` holds: ``files``, each with its name and kind, and ``notes``, which say
-        what was left out.
+    Returns: The content of ``report.json``: ``files``, each with its name and kind, and ``notes``
+        about files that were left out.
 
     Raises:
-        UserError: if it may not be written there, or the disk refuses.
+        UserError: if it must not be written there, or can't be written.
     """
     check_folder(out, force=force)
     progress = progress or Silent()

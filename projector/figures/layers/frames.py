@@ -1,4 +1,4 @@
-"""Pictures of single layers, one a frame of a film: cells in rows, large enough to be followed."""
+"""Pictures of single layers for the frames of a film, with large cells in rows."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _STRIP = 40
 
 
 def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> Iterator[Pixels]:
-    """One picture for each frame of the stream, all of one size, with one layout and one scale.
+    """Draw one picture for each frame of the stream, with the same size, layout and scale.
 
     Args:
-        panels: images of one shape; they are folded anew, to be about as high as wide.
-        title: it is wrapped.
-        lines: what stands below it; each is wrapped.
+        panels: images of the same shape, which are folded again to be about square.
+        title: the title, which is wrapped.
+        lines: lines below the title; each is wrapped.
 
     Yields:
         (h, w, 3) uint8, RGB.
@@ -70,11 +70,12 @@ def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> It
 
 
 def draw_checkpoints(images: Sequence[LayerImage], title: str) -> Iterator[Pixels]:
-    """One picture for each model of a sequence, all layers in bands, of one layout and one scale.
+    """Draw one picture for each model of a sequence, with all layers in bands and the same layout
+    and scale.
 
     Args:
-        images: of one shape and in one range; they are folded anew, for a smaller picture.
-        title: it is wrapped.
+        images: images of the same shape and range, which are folded again for a smaller picture.
+        title: the title, which is wrapped.
 
     Yields:
         (h, w, 3) uint8, RGB.
@@ -100,7 +101,7 @@ def draw_checkpoints(images: Sequence[LayerImage], title: str) -> Iterator[Pixel
 def draw_strip(
     picture: Image.Image, place: tuple[int, int], names: Sequence[str], current: int
 ) -> None:
-    """Where in a sequence a film is: its name, and a mark on a line with a tick for each."""
+    """Draw the position in a sequence: its name, and a mark on a line with one tick per element."""
     x, y = place
     width = picture.width - 2 * MARGIN
     draw = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""Text in pictures: fonts of the system or Pillow's own, and signs that these have no glyph for."""
+"""Text in pictures: the system's fonts or Pillow's own, and characters without a glyph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "±": "+-", "·": "."
 
 @cache
 def find_font(size: int) -> Font:
-    """A font of a size in pixels."""
+    """Find a font with a size in pixels."""
     for name in (*_FONTS, *_MORE_FONTS):
         try:
             return ImageFont.truetype(name, size)
@@ -42,12 +42,12 @@ def _sign(sign: str, size: int) -> str:
 
 
 def drawable(text: str, size: int) -> str:
-    """A text whose every sign the font has: others are written as U+65E5."""
+    """Replace characters without a glyph in the font by codes such as U+65E5."""
     return "".join(_sign(each, size) for each in text)
 
 
 def text_width(text: str, size: int) -> int:
-    """Pixels that a line takes."""
+    """The width of a line in pixels."""
     return round(find_font(size).getlength(drawable(text, size)))
 
 
@@ -59,17 +59,17 @@ def put_text(
     colour: str,
     anchor: str = "la",
 ) -> None:
-    """Draw one line.
+    """Draw one line of text.
 
     Args:
         place: x and y of the anchor, in pixels.
-        anchor: as Pillow has it: "la" is left and top, "rm" right and middle.
+        anchor: Pillow's anchor: "la" is left and top, "rm" right and middle.
     """
     draw.text(place, drawable(text, size), font=find_font(size), fill=colour, anchor=anchor)
 
 
 def cut(text: str, width: int, size: int) -> str:
-    """A text that takes ``width`` pixels at most, with … where something was cut off."""
+    """Shorten a text to at most ``width`` pixels, with … at the cut."""
     if text_width(text, size) <= width:
         return text
     low, high = 0, len(text)
@@ -81,7 +81,7 @@ def cut(text: str, width: int, size: int) -> str:
 
 
 def wrapped(text: str, width: int, size: int) -> list[str]:
-    """A text in lines of ``width`` pixels at most, parted between words."""
+    """Wrap a text at word boundaries into lines of at most ``width`` pixels."""
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -94,7 +94,7 @@ def wrapped(text: str, width: int, size: int) -> list[str]:
 
 
 def number(value: float) -> str:
-    """A number for a person, of three digits: −1.25, 12,300, 1.2e−05."""
+    """A number as text with three digits: −1.25, 12,300, 1.2e−05."""
     if value == 0:
         text = "0"
     elif abs(value) >= 1000:
@@ -113,7 +113,7 @@ def _order(value: float) -> int:
 
 
 def percent(share: float) -> str:
-    """A share for a person: 0.5 %, 12 %; a share that is not 0 is never shown as 0."""
+    """A share as text: 0.5 %, 12 %; a non-zero share is never shown as 0."""
     if 0 < share < 0.0005:
         return "less than 0.1 %"
     return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"

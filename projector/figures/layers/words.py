@@ -1,4 +1,4 @@
-"""What pictures of layers say: titles, how to read them, and what is clipped."""
+"""Texts of pictures of layers: titles, explanations, and clipped values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST_SIGNS = 160
 
 
 def title_of(image: LayerImage, *, of_models: bool = True) -> str:
-    """Whose states these are.
+    """The title of a picture.
 
     Args:
-        of_models: name the model; where several are drawn, each has a caption of its own.
+        of_models: whether to name the model; if several are drawn, each has its own caption.
     """
     token = image.token or "one token"
     first, last = (_frame_words(name) for name in (image.names[0], image.names[-1]))
@@ -26,7 +26,7 @@ def title_of(image: LayerImage, *, of_models: bool = True) -> str:
 
 
 def prompt_words(image: LayerImage) -> str:
-    """The prompt, from its end: that is where most tokens are looked at."""
+    """The end of the prompt, where most tokens of interest are."""
     text = readable(image.prompt)
     if len(text) > _MOST_SIGNS:
         text = f"…{text[-_MOST_SIGNS:]}"
@@ -34,7 +34,7 @@ def prompt_words(image: LayerImage) -> str:
 
 
 def reading_words(image: LayerImage, *, in_bands: bool) -> str:
-    """How many numbers there are, and how a picture of them is read."""
+    """Describe the numbers, and explain how to read the picture."""
     n_frames, n_hidden = image.shape
     _, n_rows, width = image.values.shape
     n_layers = n_frames - 1
@@ -50,7 +50,7 @@ def reading_words(image: LayerImage, *, in_bands: bool) -> str:
 
 
 def range_words(images: Sequence[LayerImage]) -> str:
-    """What the colours of images with one range are, and what is beyond them."""
+    """Describe the range of colours, and the clipped values."""
     first = images[0]
     share = f"{100 * first.quantile:.4g} %"
     clipped = float(np.mean([each.clipped for each in images]))
@@ -75,8 +75,9 @@ def range_words(images: Sequence[LayerImage]) -> str:
 
 
 def largest_words(images: Sequence[LayerImage]) -> str:
-    """Which hidden dimension has the largest magnitude of all images, where, and of several images
-    in which model; nothing if all values are 0."""
+    """Name the hidden dimension with the largest magnitude in all images, with its layer and, for
+    several images, its model; nothing if all values are 0.
+    """
     found = [(image, i, *image.largest(i)) for image in images for i in range(len(image.names))]
     image, frame, dimension, value = max(found, key=lambda each: abs(each[3]))
     if not value:

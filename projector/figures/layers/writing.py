@@ -1,4 +1,6 @@
-"""All layers of a token into a folder: ``layers.png``, and a film of a frame a layer."""
+"""Write all layers of a token into a folder: ``layers.png``, and a film with one frame per
+layer.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def write_layer_image(image: LayerImage, folder: Path) -> Written:
     """Write ``layers.png``, all layers in bands; ``layers.gif`` and ``layers.mp4``, one by one.
 
     Returns:
-        The files, and a note where there is no MP4.
+        The files, and a note if there is no MP4.
 
     Raises:
         OSError: if a file can't be written.
@@ -34,14 +36,14 @@ def write_layer_image(image: LayerImage, folder: Path) -> Written:
 
 
 def draw_picture(image: LayerImage) -> Pixels:
-    """What ``layers.png`` holds: (height, width, 3) uint8."""
+    """The picture in ``layers.png``, (height, width, 3) uint8."""
     return _draw([Panel(image)], image, title_of(image))
 
 
 def write_difference(
     before: LayerImage, after: LayerImage, difference: LayerImage, folder: Path
 ) -> Written:
-    """The same as :func:`write_layer_image` of two models, and of what the second has more.
+    """Like :func:`write_layer_image`, for two models and their difference (second minus first).
 
     Raises:
         OSError: if a file can't be written.
@@ -55,10 +57,10 @@ def write_difference(
 
 
 def write_checkpoints(images: Sequence[LayerImage], folder: Path) -> Written:
-    """Write ``checkpoints.gif`` and ``checkpoints.mp4``: all layers of a model a frame.
+    """Write ``checkpoints.gif`` and ``checkpoints.mp4``, with all layers of one model per frame.
 
     Args:
-        images: of one shape and in one range, in order.
+        images: images of the same shape and range, in order.
 
     Raises:
         OSError: if a file can't be written.
@@ -82,7 +84,7 @@ def _draw(panels: Sequence[Panel], image: LayerImage, title: str) -> Pixels:
 
 
 def write_picture(pixels: Pixels, path: Path) -> None:
-    """Write a PNG in one step.
+    """Write a PNG atomically.
 
     Raises:
         OSError: if it can't be written.

@@ -1,1 +1,1 @@
-"""The renderer: points that a browser draws, for maps and for what moves from layer to layer."""
+"""The browser renderer of points, for maps and for particles that move from layer to layer."""

@@ -1,6 +1,6 @@
-"""Modules of JavaScript that lie in a folder, as the one script that a page takes.
+"""Bundle JavaScript modules in a folder to one script for a page.
 
-A page is served one text, and a saved page has no server to ask for another; there is no build.
+A saved page has no server to load further modules from, and there is no build step.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ _NAME = re.compile(r"^(?:export )?(?:const|let|var|class|(?:async )?function) (\
 
 
 def bundle(folder: Path, entry: str) -> str:
-    """All modules that an entry needs, each after those that it imports, as one module.
+    """Bundle all modules that an entry needs, each after its imports, to one module.
 
-    It exports what the entry exports. Modules import each other by name, as in
-    ``import { a, b } from "./other.js";``, and share one scope in the end, so that what each
-    defines on its outermost level has a name of its own.
+    It has the exports of the entry. Modules import each other by name, as in ``import { a, b } from
+    "./other.js";``, and share one scope after bundling, so their top-level names must be unique.
 
     Args:
-        entry: the file's name in ``folder``.
+        entry: name of the entry file in ``folder``.
 
     Raises:
-        ValueError: if modules import each other in a circle, one imports in another form, or two
-            define the same name.
-        OSError: if one can't be read.
+        ValueError: if there is a circular import, an import in another form, or a name that two
+            modules define.
+        OSError: if a file can't be read.
     """
     texts: dict[str, str] = {}
 

@@ -1,8 +1,8 @@
-"""The scripts of the renderer, whose modules are in ``web``, and their styles, read once.
+"""The renderer's scripts, bundled from the modules in ``web``, and their styles, read once.
 
-A script is one module without imports. Its default export is a function that takes a component:
-``parentElement``, the root that it draws in; ``data``; and ``setTriggerValue(name, value)``, which
-tells what the user chose. The dashboard's components and the offline pages take the same scripts.
+A script is one module without imports. Its default export is a function of a component with
+``parentElement``, the root to draw in; ``data``; and ``setTriggerValue(name, value)``, which
+reports the user's choice. The dashboard's components and the offline pages use the same scripts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WEB = Path(__file__).parent / "web"
 
 @cache
 def script(entry: str) -> str:
-    """All modules that an entry such as ``map.js`` needs, as one."""
+    """The bundled script of an entry such as ``map.js``."""
     return bundle(WEB, entry)
 
 

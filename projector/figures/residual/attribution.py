@@ -63,12 +63,12 @@ def attribution_page(found: Attribution) -> str:
 
 
 def title(found: Attribution) -> str:
-    """What is attributed, in a few words."""
+    """The title of the page."""
     return f"Attribution of {what(found)} · {found.model}"
 
 
 def what(found: Attribution) -> str:
-    """What the parts add to: a logit, or the difference of two, and where it is read."""
+    """Describe the attributed value: a logit, or the difference of two, and where it is read."""
     token = _quoted(found.token_text)
     place = "" if found.until is None else f" that the lens reads at {_place(found.until)}"
     if found.against_text is None:
@@ -77,8 +77,8 @@ def what(found: Attribution) -> str:
 
 
 def owner(found: Attribution) -> str:
-    """Whose logit it is: ``the model's own``, or what the lens reads."""
-    return "the model's own" if found.until is None else "the lens' own"
+    """The owner of the logit: ``the model's own`` or the lens's own."""
+    return "the model's own" if found.until is None else "the lens's own"
 
 
 def _place(until: tuple[int, str]) -> str:
@@ -86,7 +86,7 @@ def _place(until: tuple[int, str]) -> str:
 
 
 def lead(found: Attribution) -> str:
-    """What the numbers are, where they were read, and how well they add up."""
+    """The introduction: the numbers, where they were read, and how well they add up."""
     before = "".join(found.texts[: found.position + 1])
     shown = readable(before, running=False)
     if len(shown) > 300:
@@ -94,9 +94,8 @@ def lead(found: Attribution) -> str:
     likely = ", ".join(f"{_quoted(text)} {share:.1%}" for text, _, share in found.top)
     sentences = [
         f"Prompt up to position {found.position}: {shown}",
-        f"{'The model' if found.until is None else 'The lens'}'s likeliest next tokens: {likely}. "
-        f"T{what(found)[1:]} is "
-        f"{signed(found.logit)}.",
+        f"{'The model' if found.until is None else 'The lens'}'s most likely next "
+        f"tokens: {likely}. T{what(found)[1:]} is {signed(found.logit)}.",
         "Each part's value is its contribution to this, with the final norm's scale fixed at its "
         f"value for this position. {readout_text(found)}".strip(),
         errors_text(found),
@@ -105,7 +104,9 @@ def lead(found: Attribution) -> str:
 
 
 def readout_text(found: Attribution) -> str:
-    """What the model does to its logits, and which of them is attributed; "" for nothing."""
+    """Describe the model's scale and softcap of logits, and the attributed value; "" if there are
+    none.
+    """
     texts = []
     if found.scale != 1:
         texts.append(
@@ -121,7 +122,7 @@ def readout_text(found: Attribution) -> str:
 
 
 def control_text(found: Attribution) -> str:
-    """What the control of each part is."""
+    """Explain the control of each part."""
     if found.n_controls < 2:
         return ""
     kind = "tokens" if found.against is None else "pairs of tokens"
@@ -133,7 +134,7 @@ def control_text(found: Attribution) -> str:
 
 
 def errors_text(found: Attribution) -> str:
-    """How well the sums close."""
+    """Describe how well the sums close."""
     stream, parts = number(found.additivity_error, ".1e"), number(found.closure_error, ".1e")
     text = (
         f"Relative error of the stream's sum: {stream}. Error of the parts' sum, relative to their "
@@ -149,12 +150,12 @@ def errors_text(found: Attribution) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A number with its sign, minus as it is printed."""
+    """A number with its sign, with a typographic minus."""
     return number(value, f"+.{digits}f")
 
 
 def kind_text(kind: str) -> str:
-    """A kind of part for a person."""
+    """The displayed name of a kind of part."""
     return kind.replace("mlp", "MLP")
 
 
@@ -166,7 +167,7 @@ def control_cell(part: AttributedPart) -> str:
 
 
 def bars_figure(parts: Sequence[AttributedPart]) -> go.Figure:
-    """One bar a part, the first at the top, its control as a grey mark with whiskers."""
+    """One bar per part, the first at the top, with its control as a grey mark with whiskers."""
     rows = [f"{part.name}  {signed(part.value, 2)}" for part in parts]
     figure = go.Figure(
         go.Bar(
@@ -213,7 +214,7 @@ def bars_figure(parts: Sequence[AttributedPart]) -> go.Figure:
 
 
 def grid_figure(found: Attribution) -> go.Figure:
-    """Layers by heads, MLP and biases; white is nothing, red raises, blue lowers."""
+    """A grid of layers by heads, MLP and biases; white is 0, red raises, blue lowers."""
     inside = [part for part in found.parts if part.layer is not None]
     n_heads = max((part.head + 1 for part in inside if part.head is not None), default=0)
     kinds = [kind for kind in _COLUMNS if any(part.kind == kind for part in inside)]

@@ -1,4 +1,6 @@
-"""Circuits of heads as sections of a page: pairs of tokens, composition, paths of two heads."""
+"""Circuits of heads as sections of a page: pairs of tokens, composition, paths through two
+heads.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ _N_COMPOSITIONS, _N_READERS, _N_PLACES = 8, 8, 2
 
 
 def head_name(head: Sequence[int]) -> str:
-    """``L3 H2``."""
+    """The name of a head: ``L3 H2``."""
     return f"L{head[0]} H{head[1]}"
 
 
 def signed_low(value: float, digits: int = 2) -> str:
-    """A number with a minus as it is printed, and no plus."""
+    """A number with a typographic minus and without a plus."""
     return number(value, f".{digits}f")
 
 
@@ -40,7 +42,7 @@ def pairs_html(found: HeadsReport, pairs: HeadPairs) -> str:
     note = f'<p class="note">{html.escape(f"Among {tried}.{without}")}</p>'
     shown = [("Reading the embedding alone:", pairs.ov, pairs.qk)]
     if pairs.mlp_ov is not None and pairs.mlp_qk is not None:
-        through = "Reading the embedding and what the MLPs before the head add to it:"
+        through = "Reading the embedding after the MLPs before the head:"
         shown.insert(0, (through, pairs.mlp_ov, pairs.mlp_qk))
     style = "display:flex;flex-wrap:wrap;gap:1rem 2.5rem"
     return note + "".join(
@@ -72,7 +74,7 @@ def _pair_table(found: HeadsReport, first: str, second: str, pairs: TopPairs) ->
 
 
 def composition_sections(found: HeadsReport) -> Iterator[Section]:
-    """The strongest compositions of each kind; nothing if there are none."""
+    """The strongest compositions of each kind; empty if there are none."""
     compositions = found.compositions
     if compositions is None or not compositions.strength.shape[1]:
         return
@@ -93,7 +95,7 @@ def composition_sections(found: HeadsReport) -> Iterator[Section]:
     )
     yield Section(
         "Composition",
-        "How much of what an earlier head writes a later head reads, by their weights: ‖W₂ W₁‖ / "
+        "How strongly a later head reads an earlier head's output, by their weights: ‖W₂ W₁‖ / "
         "(‖W₂‖ ‖W₁‖), from 0 to 1, through the later head's queries (Q), keys (K) or values "
         "(V). Next to it is the same for random matrices with the same singular values: mean, "
         f"standard deviation, and the share of {compositions.n_random} that are weaker.\n\nPairs "
@@ -107,7 +109,7 @@ def composition_sections(found: HeadsReport) -> Iterator[Section]:
 
 
 def virtual_sections(found: HeadsReport) -> Iterator[Section]:
-    """Paths of the prompt through two heads; nothing without a prompt."""
+    """Paths of the prompt through two heads; empty without a prompt."""
     virtual, prompt = found.virtual, found.prompt
     if virtual is None or prompt is None:
         return
@@ -156,7 +158,7 @@ def _control_text(virtual: VirtualHeads) -> str:
         return ""
     sizes = sorted(virtual.control)
     return (
-        f"For {len(sizes)} random tokens in place of this one, the strongest path changes the "
+        f"For {len(sizes)} random tokens instead of this one, the strongest path changes the "
         f"logit by {sizes[len(sizes) // 2]:.2f} in the median and {sizes[-1]:.2f} at most, so a "
         "path that adds no more than that is not specific to this token."
     )

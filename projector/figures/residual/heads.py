@@ -64,7 +64,7 @@ def _lead(found: HeadsReport) -> str:
     texts = [
         f"{len(scores.rows)} heads in {n_layers} layers, counted from 0.",
         "A head moves information between positions and transforms it on the way. The product (A "
-        "⊗ B) acts on a sequence x, one row a position, as A x Bᵀ: A mixes positions, B "
+        "⊗ B) acts on a sequence x, one row per position, as A x Bᵀ: A mixes positions, B "
         "transforms features. A head is A ⊗ W_OV. Its pattern A sets how much each position "
         "takes from each other position; its OV circuit W_OV = W_O W_V sets what is passed on; "
         "its QK circuit W_QK = W_Qᵀ W_K sets what the pattern looks for.",
@@ -169,7 +169,7 @@ def _scores_section(scores: Heads) -> Section:
 
 
 def scores_figure(scores: Heads) -> go.Figure:
-    """One heatmap a kind, layers by heads."""
+    """One heatmap per kind, layers by heads."""
     n_layers = max((row.layer + 1 for row in scores.rows), default=0)
     n_heads = max((row.head + 1 for row in scores.rows), default=0)
     figure = make_subplots(

@@ -1,4 +1,4 @@
-"""How kinds of head look, in every table: a letter and a colour each."""
+"""The letter and the colour of each kind of head, in every table."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ INK = "#ffffff"
 
 
 def in_order(names: Sequence[str]) -> list[str]:
-    """Names of kinds, those of a head's attention before those of its weights."""
+    """Sort names of kinds, those of attention before those of weights."""
     return [kind.name for kind in KINDS if kind.name in names]
 
 
 def letters_of(names: Sequence[str]) -> str:
-    """The letters of all kinds that a head is of, such as ``IM``."""
+    """The letters of all kinds of a head, such as ``IM``."""
     return "".join(LETTERS[name] for name in in_order(names))
 
 
 def background_of(names: Sequence[str]) -> str:
-    """The colours of all kinds that a head is of beside one another, as CSS; empty for none."""
+    """The colours of all kinds of a head next to one another, as CSS; empty for no kind."""
     colours = [COLOURS[name] for name in in_order(names)]
     n = len(colours)
     stops = ", ".join(

@@ -64,13 +64,13 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
     """The whole report as HTML.
 
     Args:
-        plain: the logit lens of the same prompt, where ``found`` is a tuned one.
+        plain: the logit lens of the same prompt, if ``found`` is a tuned lens.
     """
     n_shown = min(MOST_TOKENS, len(found.positions))
     cut = "" if n_shown == len(found.positions) else f" The last {n_shown} tokens are shown."
     grid = (
         f"Each row is a reading of the stream, the first at the top; each column a token of the "
-        f"prompt. A cell shows the {found.lens}' top token for what comes next: bold where it is "
+        f"prompt. A cell shows the {found.lens}'s top next token: bold if it is "
         "the model's own top token, the bluer the closer the whole distribution is to the model's "
         f"own (exp(−KL)). Point at a cell for its top tokens.{cut}"
     )
@@ -80,7 +80,7 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
         Section("Layers and tokens", grid, trusted_html=_STYLE + _grid(found, n_shown) + _SCRIPT),
         Section(
             "Distance of each layer from the prediction",
-            "KL(final ‖ lens) in nats: the loss from using the lens' distribution in place of "
+            "KL(final ‖ lens) in nats: the loss from using the lens's distribution instead of "
             "the model's own. The line is the mean over tokens, the band the middle half of "
             f"them. {_clip_words(found, 'the mean', kl)}{baseline_words(found)} "
             f"{_missing(found)}\n\n{outlier_words(found)}",
@@ -88,7 +88,7 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
         ),
         Section(
             "Confidence and loss of the lens",
-            "Entropy of the lens' distribution, and its loss: −log of the probability of the "
+            "Entropy of the lens's distribution, and its loss: −log of the probability of the "
             "prompt's next token; both in nats, mean over tokens. A lens whose loss is far "
             f"above its entropy is confident and wrong. {_clip_words(found, 'the loss', loss)}",
             entropy_figure(found),
@@ -99,7 +99,7 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
 
 
 def title(found: Lens) -> str:
-    """What is shown, in a few words."""
+    """The title of the page."""
     return f"{found.lens.capitalize()} of {found.model}"
 
 

@@ -1,4 +1,4 @@
-"""What a neuron reads and writes, as a page and in sentences."""
+"""The inputs and outputs of a neuron, as a page and in sentences."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def neuron_page(found: NeuronWeights, model: str) -> str:
 
 
 def gated_words(found: NeuronWeights) -> str:
-    """What a neuron's inputs make of it."""
+    """Explain how a neuron's activation depends on its inputs."""
     if not found.gated:
         return "Its activation is a function of one input."
     return (
@@ -83,7 +83,7 @@ def gated_words(found: NeuronWeights) -> str:
 
 
 def reads_words(tokens: FavouredTokens) -> str:
-    """What a value of an input is."""
+    """Explain the values of an input."""
     return (
         "Cosine of each token's embedding and the direction that the input reads, with the "
         "weight of the norm before the MLP folded in."
@@ -91,7 +91,7 @@ def reads_words(tokens: FavouredTokens) -> str:
 
 
 def writes_words() -> str:
-    """What a value of the output is."""
+    """Explain the values of the output."""
     return (
         "What one unit of its activation adds to each token's logit, minus the mean over all "
         "tokens, if all later layers leave it unchanged; the final norm's scale is taken as 1."
@@ -99,32 +99,32 @@ def writes_words() -> str:
 
 
 def control_words(tokens: FavouredTokens, n_shuffles: int) -> str:
-    """How the values compare with those of shuffled weights."""
+    """Compare the values with those of shuffled weights."""
     return (
-        f"With the same weights in a random order the largest of any token is "
+        f"With the same weights in a random order, the largest of any token is "
         f"±{tokens.shuffled_mean:.2f} on average, and ±{tokens.shuffled_most:.2f} at most in "
         f"{n_shuffles} orders: {_beyond(tokens.n_beyond, tokens.n_tokens, 'token', n_shuffles)}."
     )
 
 
 def readers_words(readers: NeuronReaders, n_shuffles: int) -> str:
-    """Which later neurons read what is written, and how that compares with chance."""
+    """Describe the later neurons that read the output, compared with chance."""
     return (
         "Cosine of the direction that the neuron writes and the direction that each input of each "
-        "later neuron reads, norms folded in. With what is written in a random order the largest "
-        f"of any input is ±{readers.shuffled_mean:.2f} on average, and "
+        "later neuron reads, norms folded in. With the written direction in a random order, the "
+        f"largest of any input is ±{readers.shuffled_mean:.2f} on average, and "
         f"±{readers.shuffled_most:.2f} at most in {n_shuffles} orders: "
         f"{_beyond(readers.n_beyond, readers.n_inputs, 'input', n_shuffles)}."
     )
 
 
 def heads_words(heads: HeadReaders, n_shuffles: int) -> str:
-    """Which later heads read what is written, and how that compares with chance."""
+    """Describe the later heads that read the output, compared with chance."""
     left_out = "; ".join(f"layer {layer}: {reason}" for layer, reason in heads.reasons.items())
     return (
         "How strongly each later head's queries, keys and values read the direction that the "
-        "neuron writes: ‖W d‖ / ‖W‖ · √H, 1 for a random direction. With what is written in a "
-        f"random order the largest is {heads.shuffled_mean:.2f} on average, and "
+        "neuron writes: ‖W d‖ / ‖W‖ · √H, 1 for a random direction. With the written direction in "
+        f"a random order, the largest is {heads.shuffled_mean:.2f} on average, and "
         f"{heads.shuffled_most:.2f} at most in {n_shuffles} orders: "
         f"{_beyond(heads.n_beyond, heads.n_parts, 'part', n_shuffles)}."
         + (f" Left out: {left_out}." if left_out else "")
@@ -158,7 +158,7 @@ def _bars(names: list[str], values: list[float], bound: float, title: str) -> go
         template=TEMPLATE,
         height=90 + 20 * len(values),
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        xaxis={"title": f"{title}; grey: what shuffled weights reach"},
+        xaxis={"title": f"{title}; grey: range of shuffled weights"},
         yaxis={
             "tickvals": list(range(len(names))),
             "ticktext": names,
@@ -171,7 +171,7 @@ def _bars(names: list[str], values: list[float], bound: float, title: str) -> go
 
 
 def tokens_figure(tokens: FavouredTokens) -> go.Figure:
-    """The tokens that are favoured most, and below them those that are favoured least."""
+    """The tokens that are favoured most, and below them the tokens that are favoured least."""
     shown = [*tokens.most, *reversed(tokens.least)]
     names = [html.escape(readable(each.text), quote=False) for each in shown]
     title = "logits for one unit of activation" if tokens.part == "output" else "cosine"
@@ -179,7 +179,7 @@ def tokens_figure(tokens: FavouredTokens) -> go.Figure:
 
 
 def readers_figure(readers: NeuronReaders) -> go.Figure:
-    """The later inputs that read what is written."""
+    """The later inputs that read the output."""
     shown = readers.strongest
     names = [f"L{each.layer} N{each.neuron} {each.part}" for each in shown]
     return _bars(names, [each.cosine for each in shown], readers.shuffled_most, "cosine")

@@ -109,7 +109,7 @@ PATTERN_SCRIPT = """<script>
 
 
 def texts_html(texts: Sequence[str]) -> str:
-    """The prompt's tokens, for the script of all patterns of a page."""
+    """The prompt's tokens as data for the script of all patterns on a page."""
     shown = [readable(text, running=True) for text in texts]
     # Within a script only "<" could end it.
     data = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c")
@@ -117,14 +117,14 @@ def texts_html(texts: Sequence[str]) -> str:
 
 
 def pattern_html(pattern: Tensor, row: int, what: str) -> str:
-    """One head's pattern: the prompt shaded by what a token takes from each, and the matrix.
+    """One head's pattern: the prompt shaded by a token's attention to each token, and the matrix.
 
-    Each share is kept as one byte, so a pattern of 256 tokens takes 87 kB.
+    Each share is stored as one byte, so a pattern of 256 tokens takes 87 kB.
 
     Args:
-        pattern: (T, T), rows sum to 1 at most.
-        row: whose shares are shown first.
-        what: the pattern's name, for screen readers.
+        pattern: (T, T), rows sum to at most 1.
+        row: the row to show initially.
+        what: name of the pattern, for screen readers.
     """
     shares = (pattern.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     data = base64.b64encode(shares.contiguous().numpy().tobytes()).decode()

@@ -1,4 +1,4 @@
-"""How a stream grows, as a page: norms, shares and cosines by layer, and zero-layer paths."""
+"""The growth of a stream as a page: norms, shares and cosines by layer, and zero-layer paths."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stream_page(found: Stream) -> str:
         ),
     ]
     if len(flow.rows) > 1:
-        sections.append(Section("Updates of every two layers", figure=cosines_figure(flow)))
+        sections.append(Section("Updates of pairs of layers", figure=cosines_figure(flow)))
     if flow.norms is not None and found.text is not None:
         sections.append(
             Section(
@@ -101,7 +101,7 @@ def _layout(figure: go.Figure, y: str, **more: object) -> go.Figure:
 
 
 def norms_figure(flow: Flow) -> go.Figure:
-    """Norms over layers: the stream's, the updates', attention's and the MLP's."""
+    """Norms over layers of the stream, the updates, attention and the MLP."""
     layers = [row.layer for row in flow.rows]
     figure = go.Figure()
     stream = [*(row.before for row in flow.rows), flow.rows[-1].after]
@@ -130,7 +130,7 @@ def norms_figure(flow: Flow) -> go.Figure:
 
 
 def shares_figure(flow: Flow) -> go.Figure:
-    """What makes up each update: stacked bars."""
+    """The parts of each update as stacked bars."""
     layers = [row.layer for row in flow.rows]
     figure = go.Figure()
     shares: list[tuple[str, str, list[float | None]]] = [
@@ -155,12 +155,12 @@ def _heads_sections(flow: Flow) -> list[Section]:
     said = words.heads_words(flow)
     if not said:
         return []
-    text = f"The norm of what each head adds to the stream, averaged over tokens. {said}"
+    text = f"The norm of each head's addition to the stream, averaged over tokens. {said}"
     return [Section("What each head adds", text, heads_figure(flow))]
 
 
 def heads_figure(flow: Flow) -> go.Figure:
-    """The norm of what each head adds: layers down, heads across."""
+    """The norm of each head's addition, layers by heads."""
     n_heads = max(len(row.heads or ()) for row in flow.rows)
     blank: tuple[float | None, ...] = (None,) * n_heads
     figure = go.Figure(
@@ -184,7 +184,7 @@ def heads_figure(flow: Flow) -> go.Figure:
 
 
 def successive_figure(flow: Flow) -> go.Figure:
-    """Cosines of neighbouring updates, compared with the mean of shuffled layers."""
+    """Cosines of successive updates, compared with the mean of shuffled layers."""
     rows = [row for row in flow.rows if row.next_cosine is not None]
     names = [f"{row.layer} → {row.layer + 1}" for row in rows]
     figure = go.Figure(
@@ -221,7 +221,7 @@ def successive_figure(flow: Flow) -> go.Figure:
 
 
 def cosines_figure(flow: Flow) -> go.Figure:
-    """The mean cosine of the updates of every two layers."""
+    """The mean cosine of the updates of each pair of layers."""
     n = len(flow.rows)
     figure = go.Figure(
         go.Heatmap(

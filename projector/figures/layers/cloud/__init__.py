@@ -1,1 +1,1 @@
-"""Particles in the plane as a density: its numbers, and its shades."""
+"""Particles in the plane as a density: computation and shading."""

@@ -1,8 +1,8 @@
-"""Kernel densities of particles in the plane, frame by frame, by one rule for the bandwidth.
+"""Kernel densities of particles in the plane, frame by frame, with one bandwidth rule.
 
-Where the stream grows by much from layer to layer, as in most language models, one window for all
-frames would show the first ones as a dot in a corner. The window then follows the particles: its
-width is the same number of times their spread in every frame, and so are bandwidths.
+If the stream grows strongly from layer to layer, as in most language models, one window for all
+frames would show the first frames as a dot in a corner. The window then follows the particles: its
+width is a fixed multiple of their spread in every frame, and so are bandwidths.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ class Clouds:
         positions: (F, P, 2) float64, in the map's own units.
         is_shown: (F, P) bool: the particle exists in the frame, has a position, and is no outlier.
         prompts: (P,) int, 0 or 1.
-        names: of the F frames.
-        spread: (F,) float64, of a frame's particles along an axis, in the map's units; where the
-            window stays, that of all frames is their median.
-        bandwidth: of a kernel, in spreads: n^(−1/6), for n particles in a frame (the median).
-        low: (F, 2) the corner of a frame's window with the lowest coordinates, in the map's units.
-        high: (F, 2) the opposite corner.
+        names: names of the F frames.
+        spread: (F,) float64, the spread of a frame's particles along an axis, in the map's units;
+            with a fixed window, the median over frames.
+        bandwidth: bandwidth of the kernel in spreads: n^(−1/6), for the median number n of
+            particles per frame.
+        low: (F, 2), the corner of a frame's window with the lowest coordinates, in the map's units.
+        high: (F, 2), the opposite corner.
         follows: whether the window follows the particles.
-        n_left_out: particles that are left out of all frames: outliers, and those without position.
-        model: what the model is called.
+        n_left_out: number of particles left out of all frames: outliers, and particles without a
+            position.
+        model: name of the model.
         texts: the prompts.
     """
 
@@ -61,18 +63,17 @@ class Clouds:
     texts: tuple[str, ...]
 
     def density(self, frame: int, prompt: int, n_cells: tuple[int, int]) -> Floats:
-        """The kernel density of a prompt's particles in a frame: particles for a square of one
-        spread by one spread, as a share of all of them; it sums to 1 over the plane.
+        """The kernel density of a prompt's particles in a frame, as a share of all particles per
+        square of one spread by one spread; it integrates to 1 over the plane.
 
         A Gaussian kernel of the same width in both directions, evaluated exactly (Rosenblatt 1956,
         Parzen 1962).
 
         Args:
-            n_cells: columns and rows of the grid.
+            n_cells: numbers of columns and rows of the grid.
 
-        Returns:
-            (rows, columns) float64, at the cells' middles, the highest second coordinate first; 0
-            if there is no particle.
+        Returns: (rows, columns) float64, at the cells' middles, the highest second coordinate
+            first; 0 if there are no particles.
         """
         chosen = self.positions[frame][self.is_shown[frame] & (self.prompts == prompt)]
         if not len(chosen):
@@ -91,8 +92,8 @@ class Clouds:
     def highest(self) -> float:
         """The highest density over all frames and prompts.
 
-        Particles are shared among the four cells of a grid around each, before the kernels: by
-        less than 1 % it may be lower than on a finer grid.
+        Particles are distributed to the four surrounding grid cells before the kernels are applied,
+        so it may be up to 1 % lower than on a finer grid.
         """
         found = 0.0
         for frame in range(len(self.names)):
@@ -113,8 +114,8 @@ class Clouds:
 
 
 def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Clouds | None:
-    """Particles of a saved layer-time; see :func:`projector.figures.layers.density.write_density`
-    for what it takes. None if no particle can be shown.
+    """Read the particles of a saved layer-time, with arguments as for
+    :func:`projector.figures.layers.density.write_density`; None if no particle can be shown.
     """
     positions = np.asarray(tensors["positions"], dtype=np.float64)[..., :2]
     n_frames, n_particles = positions.shape[:2]
@@ -152,7 +153,9 @@ def _binned(places: Floats) -> Floats:
 
 
 def spreads_of(positions: Floats, is_shown: NDArray[np.bool_]) -> Floats:
-    """(F,) float64: the root of the mean variance along both axes; NaN if no particle is."""
+    """The root of the mean variance along both axes, (F,) float64; NaN if there are no
+    particles.
+    """
     found = np.full(len(positions), np.nan)
     for i, (frame, shown) in enumerate(zip(positions, is_shown, strict=True)):
         if shown.any():

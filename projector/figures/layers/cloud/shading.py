@@ -1,4 +1,4 @@
-"""Densities of one or two prompts as shades of two hues, with particles on them as points."""
+"""Draw densities of one or two prompts as shades of two hues, with particles as points."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _N_SHADES = 48
 
 
 def draw_densities(clouds: Clouds) -> Iterator[Pixels]:
-    """One picture a frame: the density of each prompt's particles, shaded by one scale over all
+    """Draw one picture per frame: the density of each prompt's particles, with one scale over all
     frames and both prompts.
 
-    The shade follows the square root of the density: where most particles are close together in one
-    frame, the others would be white.
+    The shade is proportional to the square root of the density; otherwise, if most particles are
+    close together in one frame, all other frames would be white.
 
     Yields:
         (h, w, 3) uint8, RGB.
@@ -64,9 +64,9 @@ def draw_densities(clouds: Clouds) -> Iterator[Pixels]:
 
 
 def shade(shares: list[NDArray[np.float64]]) -> Pixels:
-    """Densities (R, C), as shares of the highest, as colours (R, C, 3): white where all are 0.
+    """Convert densities (R, C), as shares of the highest, to colours (R, C, 3); white if all are 0.
 
-    Each takes from white what is not of its hue, as ink does.
+    Hues are mixed subtractively, like ink.
     """
     found = np.full((*shares[0].shape, 3), 255.0)
     for share, hue in zip(shares, HUES, strict=False):
@@ -78,7 +78,7 @@ def shade(shares: list[NDArray[np.float64]]) -> Pixels:
 
 
 def shades(n_prompts: int) -> Pixels:
-    """(n, 3) uint8: all shades of each hue, and of both together; and those of points."""
+    """All shades of each hue, of both together, and of points, (n, 3) uint8."""
     shares = np.linspace(0, 1, _N_SHADES)[None] ** 2
     nothing = np.zeros_like(shares)
     both = [] if n_prompts == 1 else [shade([nothing, shares]), shade([shares, shares])]
@@ -164,7 +164,7 @@ def _head(clouds: Clouds, highest: float, wide: int) -> tuple[Image.Image, int]:
 
 
 def words_of(clouds: Clouds, highest: float) -> str:
-    """How the density was made, and what full colour is."""
+    """Explain the density and its scale."""
     spread = "the median spread of a frame’s particles"
     window = "The window is the same in all frames."
     if clouds.follows:
