@@ -47,14 +47,18 @@ def import_checkpoint(
     sites = [site for site in _SITES.values() if any(s == site for _, s in found)]
     dims = {positions.shape[1] for positions in found.values()}
     if len(dims) > 1:
-        raise UserError(f"'{path}' mixes positions of dimensions {sorted(dims)}")
+        raise UserError(
+            f"'{path}' mixes positions of dimensions {sorted(dims)}: give a checkpoint with one "
+            "dimension"
+        )
     architecture.choose_layers(layers)
     for (layer, site), positions in found.items():
         n_neurons = architecture.blocks[layer].widths.get(site)
         if positions.shape[0] != n_neurons:
             raise UserError(
-                f"'{path}' does not fit the model '{model}': layer {layer} {site} has "
-                f"{positions.shape[0]:,} positions, and the model {n_neurons or 0:,} neurons"
+                f"'{path}' doesn't fit the model '{model}': layer {layer} {site} has "
+                f"{positions.shape[0]:,} positions, but the model has {n_neurons or 0:,} neurons "
+                f"there; give the model that the positions were trained with"
             )
     dim = dims.pop()
     layout = Layout(dim=dim)
@@ -92,7 +96,7 @@ def import_checkpoint(
 
 def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
     if not path.is_file():
-        raise UserError(f"there is no checkpoint file '{path}'")
+        raise UserError(f"there is no checkpoint file '{path}': check its name")
     found: dict[tuple[int, str], Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
@@ -108,14 +112,16 @@ def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
                     )
                 if positions.shape[1] == 0:
                     raise UserError(
-                        f"'{path}': {key} has shape {tuple(positions.shape)}: a position has at "
-                        "least one coordinate"
+                        f"'{path}': {key} has shape {tuple(positions.shape)}, but a position needs "
+                        "at least one coordinate"
                     )
                 positions = positions.float()
                 positions[~positions.isfinite().all(dim=1)] = float("nan")
                 place = int(match[1]), _SITES[match[2]]
                 if place in found:
-                    raise UserError(f"'{path}' holds layer {place[0]} {place[1]} twice: {key}")
+                    raise UserError(
+                        f"'{path}' holds layer {place[0]} {place[1]} twice: remove {key}"
+                    )
                 found[place] = positions
     except (SafetensorError, OSError) as error:
         raise UserError(

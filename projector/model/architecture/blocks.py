@@ -45,7 +45,7 @@ def find_block_list(model: nn.Module, trial: Trial) -> tuple[str, list[nn.Module
             best = (n_parameters, name, members)
     if best is None:
         raise UserError(
-            f"{type(model).__name__} has no list of transformer blocks, so it is not a transformer"
+            f"{type(model).__name__} isn't a transformer: it has no list of transformer blocks"
         )
     _, name, members = best
     if any(trial.n_calls[member] > 1 for member in members):

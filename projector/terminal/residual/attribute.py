@@ -37,7 +37,7 @@ class AttributionOptions:
     token: str | None = setting(
         None,
         help="The token whose logit is split, given by its text (' the' with its space) or its "
-        "id (#262). By default the model's likeliest next token.",
+        "id (#262). By default the model's most likely next token.",
     )
     against: str | None = setting(
         None, help="Subtract this token's logit, to see what favours one token over the other."

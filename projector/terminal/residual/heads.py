@@ -50,7 +50,7 @@ class HeadsOptions:
     token: str | None = setting(
         None,
         help="Trace paths through two heads to this token's logit, given by its text (' the' "
-        "with its space) or its id (#262). By default the model's likeliest next token.",
+        "with its space) or its id (#262). By default the model's most likely next token.",
     )
     against: str | None = setting(
         None, help="Subtract this token's logit, to see what favours one token over the other."
@@ -205,7 +205,7 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
     if prompt.patterns:
         screen.say(
             "[dim]each token with its position, counted from 0 → the token that it attends to, "
-            "and the share of its attention that goes there. The first token is left out, since "
+            "and the share of its attention that goes there. The first token is left out, because "
             "most heads attend to it when they find nothing else.[/dim]"
         )
     if found.virtual is None:

@@ -56,7 +56,7 @@ class StreamOptions:
     )
     keep_outliers: bool = setting(False, help=OUTLIERS_HELP)
     n_shuffles: int = setting(
-        10, help="How many times to shuffle the corpus' bigrams for the control."
+        10, help="How many times to shuffle the corpus's bigrams for the control."
     )
     seed: int = setting(0, help="Seed of the controls.")
 

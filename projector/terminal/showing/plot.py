@@ -51,7 +51,7 @@ class PlotOptions:
                 "out",
                 str(self.out),
                 "does not end in .html",
-                "a picture is written as HTML",
+                "give a name that ends in .html",
             )
 
 

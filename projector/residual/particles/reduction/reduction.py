@@ -86,15 +86,16 @@ class Fit(Protocol):
         is_centred: bool = True,
         progress: Progress | None = None,
     ) -> Fitted:
-        """The map fitted on ``rows``.
+        """Fit a map on ``rows``.
 
         Args:
             rows: (n, W) float32, all of them finite, at least ``least_rows``.
             dim: dimensions of the map, 2 or 3.
-            neighbours: nearest neighbours that UMAP looks at; others ignore it.
-            seed: of everything random.
-            is_centred: whether a linear map takes the mean off first; others ignore it.
-            progress: told of the stages.
+            neighbours: number of nearest neighbours for UMAP; ignored by every other method.
+            seed: seed of all random choices.
+            is_centred: whether a linear map subtracts the mean first; ignored by every other
+                method.
+            progress: receives progress reports.
         """
 
 
