@@ -24,7 +24,7 @@ def kept_words(figures: Mapping[str, Any]) -> str:
     kept, chance = FIGURES["neighbour_overlap"], FIGURES["chance_overlap"]
     number, by_chance = kept.number(figures), chance.number(figures)
     if number is None:
-        return f"how many neighbours this map keeps is unknown: {kept.reason(figures)}"
+        return f"how many neighbours this map keeps is not known: {kept.reason(figures)}"
     words = f"{number:.1f} of {N_NEIGHBOURS} neighbours kept"
     return words if by_chance is None else f"{words}; chance {by_chance:.1f}"
 

@@ -163,7 +163,7 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
     """
     blocks = [row for row in blocks_of(model) if number_of(row, "growth_pre") is not None]
     if not blocks:
-        return "The parts of the variance are unknown for every block."
+        return "The parts of the variance are not known for any block."
     # The first block's update outweighs what was there before it: it would carry every mean.
     first, later = blocks[0], blocks[1:]
     text = f"Of the variance after layer {first['layer']}, {_shares_words([first])}."
