@@ -56,8 +56,9 @@ def sums_of(found: Sequence[Poles]) -> str:
     distinct = sum(one.n_distinct or 0 for one, _ in judged)
     beyond = sum(one.n_beyond_spectrum or 0 for one, _ in judged)
     chance = [controls.shuffled.n_distinct or 0.0 for _, controls in judged]
+    subject = "The map has" if len(judged) == 1 else f"The {len(judged)} maps have"
     return (
-        f"The {len(judged)} maps have {distinct:,} distinct poles, {beyond:,} of them beyond the "
+        f"{subject} {distinct:,} distinct poles, {beyond:,} of them beyond the "
         f"spectrum. A shuffled draw has {sum(chance) / len(chance):.2f} distinct poles per map on "
         f"average, and at most {max(chance):.1f}."
     )
