@@ -373,12 +373,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="Repetitions of each measurement.")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="Neurons.")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/benchmarks/dashboard.json"),
-        help="JSON file to write.",
-    )
+    out = Path("runs/benchmarks/dashboard.json")
+    parser.add_argument("--out", type=Path, default=out, help="JSON file to write.")
     given = parser.parse_args(arguments)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:

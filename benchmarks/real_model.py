@@ -342,34 +342,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.real_model", description=(__doc__ or "").partition("\n\n")[2]
     )
     parser.add_argument("model", metavar="MODEL", help="A local folder, or a hub id.")
-    parser.add_argument(
-        "--projection", type=Path, required=True, help="The model's projection, for poles."
-    )
+    parser.add_argument("--projection", type=Path, required=True, help="The model's projection.")
     parser.add_argument("--out", type=Path, required=True, help="Folder for reports and tables.")
     parser.add_argument("--calibration", default=CALIBRATION, help="%(default)s")
     parser.add_argument("--evaluation", default=EVALUATION, help="%(default)s")
-    parser.add_argument(
-        "--only", choices=[*PARTS, "table"], help="Run one part, or print finished ones."
-    )
+    parser.add_argument("--only", choices=[*PARTS, "table"], help="One part, or the table.")
     parser.add_argument("--shares", default="0.2,0.5", help="Shares of neurons to remove.")
     parser.add_argument("--seeds", type=int, default=2, help="Seeds with least squares.")
-    parser.add_argument(
-        "--windows", type=int, default=20, help="Windows that every model is scored on."
-    )
-    parser.add_argument(
-        "--sequences",
-        type=int,
-        default=DEFAULT_SEQUENCES,
-        help="Calibration sequences of 256 tokens.",
-    )
-    parser.add_argument(
-        "--steps", type=int, default=DEFAULT_STEPS, help="Steps per layer of reconstruct."
-    )
+    parser.add_argument("--windows", type=int, default=20, help="Windows to score.")
+    parser.add_argument("--sequences", type=int, default=DEFAULT_SEQUENCES, help="Of 256 tokens.")
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="Of reconstruct.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument(
-        "--workers", type=int, default=1, help="Number of processes, with one thread each."
-    )
+    parser.add_argument("--workers", type=int, default=1, help="Processes of one thread each.")
     parser.add_argument("--memory-budget", help="Maximum memory, for example 8GiB.")
     return parser
 
