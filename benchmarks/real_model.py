@@ -350,8 +350,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shares", default="0.2,0.5", help="Shares of neurons to remove.")
     parser.add_argument("--seeds", type=int, default=2, help="Seeds with least squares.")
     parser.add_argument("--windows", type=int, default=20, help="Windows to score.")
-    parser.add_argument("--sequences", type=int, default=DEFAULT_SEQUENCES, help="Calibration sequences.")
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="Training steps per layer.")
+    parser.add_argument(
+        "--sequences", type=int, default=DEFAULT_SEQUENCES, help="Calibration sequences."
+    )
+    parser.add_argument(
+        "--steps", type=int, default=DEFAULT_STEPS, help="Training steps per layer."
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--workers", type=int, default=1, help="Processes of one thread each.")
