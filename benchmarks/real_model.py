@@ -353,9 +353,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sequences", type=int, default=DEFAULT_SEQUENCES, help="Calibration sequences."
     )
-    parser.add_argument(
-        "--steps", type=int, default=DEFAULT_STEPS, help="Training steps per layer."
-    )
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="Training steps.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--workers", type=int, default=1, help="Processes of one thread each.")
