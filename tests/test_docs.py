@@ -20,6 +20,7 @@ import typer
 from dashboard.state.settings import parse_settings
 from projector.terminal.cli import app as projector_app
 from pruning.terminal.cli import app as pruning_app
+from tests.tools import modules
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -259,3 +260,10 @@ def test_the_map_of_the_house_names_every_room(package: str) -> None:
     rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
     told = text_of("docs/architecture.md").partition("## The rooms")[2].partition("\n## ")[0]
     assert {room for room in rooms if f"`{room}/`" not in told} == set()
+
+
+def test_the_tables_of_modules_are_what_their_docstrings_say() -> None:
+    page = modules.PAGE.read_text(encoding="utf-8")
+    assert modules.modules_without_row(page) == []
+    # `python -m tests.tools.modules` writes them again.
+    assert modules.brought_up_to_date(page) == page
