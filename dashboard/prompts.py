@@ -335,7 +335,7 @@ def recall(prompt_id: str, folder: BoundedFolder) -> Prompt:
         UserError: if there is none.
     """
     if not _ID.fullmatch(prompt_id):
-        raise UserError(f"'{prompt_id[:40]}' isn't the id of a prompt: type a prompt")
+        raise UserError(f"{prompt_id[:40]!r} isn't the id of a prompt: type a prompt")
     try:
         path = folder.find(_file_of(prompt_id))
         if path is None:
