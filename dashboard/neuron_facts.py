@@ -206,7 +206,7 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
     model: Any = guest.loaded.model
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if mlp is None:
-        raise UserError(f"layer {layer} has no MLP whose output weights are known")
+        raise UserError(f"the output weights of layer {layer}'s MLP can't be found")
     weight = getattr(head, "weight", None)
     vector = read_weights(mlp).output[:, neuron].detach().float()
     if weight is None or weight.shape[1] != len(vector):

@@ -257,8 +257,8 @@ def _check_size(guest: Guest, n_tokens: int, maps: Sequence[tuple[int, str]]) ->
     needed, free = 2 * n_tokens * sum(widths), psutil.virtual_memory().available
     if 2 * needed > free:
         raise UserError(
-            f"the activations of {n_tokens:,} tokens take {size_text(needed)}, and "
-            f"{size_text(free)} of memory are free: shorten the prompt"
+            f"the activations of {n_tokens:,} tokens take {size_text(needed)}, and only "
+            f"{size_text(free)} of memory is free: shorten the prompt"
         )
     widest = max(widths, default=1)
     if n_tokens * widest > _MOST_VALUES:

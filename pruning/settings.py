@@ -110,8 +110,8 @@ class PoleOptions:
     )
     selection: str | None = setting(
         None,
-        help="How these poles are selected, as for `pruning poles`. By default leaf, or eom in "
-        "space positions.",
+        help="How these poles are selected, as for `pruning poles`. By default leaf, or eom if "
+        "the space is positions.",
     )
 
     def __post_init__(self) -> None:

@@ -112,7 +112,7 @@ class Cells {
     this.root.dataset.paintedAt = String(performance.timeOrigin + performance.now());
   }
 
-  // The same table with another cell chosen: nothing is built anew.
+  // The same table with another cell chosen: nothing is rebuilt.
   select(data) {
     this.data = data;
     const [row, column] = data.selected;

@@ -1,4 +1,4 @@
-// Many small maps: a column a layer, a row a site. Columns that have no room go on below.
+// Many small maps: one column per layer, one row per site. Columns that don't fit continue below.
 //
 // Points come as bytes and are drawn once for each size; they are seen on either theme; a click tells which map it was.
 

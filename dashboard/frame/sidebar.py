@@ -52,8 +52,8 @@ def choose_scene(settings: Settings) -> Scene | None:
     usual = str(known[0])
     if chosen.projection is not None and chosen.projection not in found:
         session.say(
-            f"There is no projection {chosen.projection[:80]} here: {usual} is shown. If it lies "
-            "in another folder, start the app with --root and that folder."
+            f"Projection {chosen.projection[:80]} isn't here, so {usual} is shown. If it lies in "
+            "another folder, start the app with --root and that folder."
         )
     name = chosen.projection if chosen.projection in found else usual
     with st.sidebar:

@@ -108,7 +108,7 @@ def head_grid(table: HeadTable, color: str, selected: tuple[int, int] | None) ->
     """
     layers = table.layers[::-1]
     if not layers:
-        raise UserError("no layer of this model has attention whose heads are known")
+        raise UserError("the attention heads of this model can't be identified")
     n_columns = 1 + max(row["head"] for row in table.rows)
     cells = []
     for layer in layers:

@@ -115,7 +115,7 @@ class Scene:
 
         norms = fact_of(("norms", self.sha256), make).get(self.layer)
         if norms is None:
-            raise UserError(f"layer {self.layer} has no MLP whose output weights are known")
+            raise UserError(f"the output weights of layer {self.layer}'s MLP can't be found")
         mean, spread = moments_at(self.path, self.layer, site)
         return importance(mean, spread, norms)
 

@@ -65,7 +65,7 @@ def show(scene: Scene) -> None:
         _show_pair(scene, facts, pair)
     with session.problems():
         st.subheader(
-            "Over the distance of layers",
+            "By the distance between layers",
             help="The mean over all pairs of layers that are equally far apart. Far distances have "
             "few pairs: point at a mark to see how many.",
         )

@@ -67,7 +67,7 @@ def _show_plan(scene: Scene) -> None:
         if sweeping.source_of(path) == scene.sha256
     }
     if scene.site != "mlp_post":
-        st.info("Plans remove MLP neurons: choose the site mlp_post at the side.")
+        st.info("Plans remove MLP neurons: choose the site mlp_post in the sidebar.")
         return
     if not found:
         st.info(
@@ -289,7 +289,7 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
             "Resume",
             key=f"resume {job.name}",
             icon=":material/play_arrow:",
-            help="Continues after the models that are scored.",
+            help="Continues with the models that aren't scored yet.",
         )
     ):
         try:

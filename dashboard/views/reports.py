@@ -147,7 +147,7 @@ def _show_table(report: PruningReport, text: str) -> None:
         "Perplexity at each share of MLP neurons removed"
         + (", mean ± standard deviation over seeds" if has_spread else "")
         + ("" if dense is None else f"; the dense model has {dense.text}")
-        + f". These are {shares} of all parameters."
+        + f". The {'share is' if len(removed) == 1 else 'shares are'} {shares} of all parameters."
     )
 
 

@@ -287,7 +287,7 @@ def _too_little(
         remedies.append(f"choose fewer {named('layers')}")
     what = (
         f"a fit uses at most {size_text(_SHARE_OF_FREE * free)} of the {size_text(free)} that "
-        "are free"
+        "is free"
     )
     if budget is not None:
         what = f"the budget is {size_text(budget)}"

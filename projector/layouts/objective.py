@@ -155,10 +155,10 @@ def objective_help() -> str:
 
 
 def dim_help() -> str:
-    """The default dimensions of objectives: ``3, or 1 for linear``."""
+    """The default dimensions of objectives, as one line of help."""
     usual = max(dims := [each.dim for each in OBJECTIVES.values()], key=dims.count)
     others = [f"{each.dim} for {each.name}" for each in OBJECTIVES.values() if each.dim != usual]
-    return f"Dimensions of the map: {', or '.join([str(usual), *others])}."
+    return f"Dimensions of the map. By default {', or '.join([str(usual), *others])}."
 
 
 def solver_names() -> list[str]:
@@ -175,14 +175,20 @@ def solver_help() -> str:
         f"[b]{each.methods[DEFAULT_SOLVER].name}[/b] for {each.name}"
         for each in OBJECTIVES.values()
     ]
-    parts = [f"By default {', '.join(usual)}."]
+    parts = []
     for solver in solvers():
         if solver == DEFAULT_SOLVER:
             continue
         having = {o.name: o.methods[solver] for o in OBJECTIVES.values() if solver in o.methods}
-        learns = ", which learns batch by batch," if any(h.trains for h in having.values()) else ""
-        parts.append(f"[b]{solver}[/b]{learns} for {' or '.join(having)}.")
-    return " ".join(parts)
+        learns = " learns batch by batch, and" if any(h.trains for h in having.values()) else ""
+        parts.append(f"[b]{solver}[/b]{learns} solves {_listed(list(having))}")
+    sentences = [f"By default {_listed(usual)}", "; ".join(parts)]
+    return " ".join(f"{each}." for each in sentences if each)
+
+
+def _listed(words: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(", ".join(words).rsplit(", ", 1))
 
 
 def _read_with(name: str) -> str:

@@ -117,9 +117,9 @@ class Wanted:
 def search(projection: Projection, folder: str | Path, text: str) -> Results:
     """Search for neurons and poles of all maps that fire on a token, the strongest first.
 
-    ``method`` matches all tokens that equal it, ignoring a leading space and capitals; `` self``,
-    with its space, matches that token only; ``L3 N345`` matches that neuron. The user's names are
-    searched too.
+    ``method`` matches all tokens that equal it, ignoring a leading space and capitals;
+    ``" self"``, with its space, matches that token only; ``L3 N345`` matches that neuron. The
+    user's names are searched too.
 
     Args:
         projection: with examples, see :attr:`projector.projection.overview.Overview.has_examples`.

@@ -248,7 +248,9 @@ class BlockContributions:
         """
         written = self.mlp_written
         if written is None or written.reads is None:
-            raise UserError(f"no neurons of layer {self.layer} write to the stream for every token")
+            raise UserError(
+                f"layer {self.layer} has no MLP neurons that are computed for every token"
+            )
         return written.project_slices(directions, written.reads.shape[-1])
 
     def parts(self, *, by_head: bool = False) -> list[Part]:

@@ -22,6 +22,7 @@ from projector.terminal.screen import Screen
 
 Kind = TypeVar("Kind")
 _CONTEXT, _AS_JSON = "context", "as_json"
+_BY_DEFAULT = "By default"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Command:
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__module__ = function.__module__
 
-    # Both are asked for anew each time: a help text may have changed since.
+    # Both are computed at each use: a help text may have changed since.
     @property
     def __signature__(self) -> inspect.Signature:
         parameters = [
@@ -120,7 +121,9 @@ def command(function: Callable[..., None]) -> Command:
 
 
 def _as_json() -> inspect.Parameter:
-    option = typer.Option("--json", help="Print one JSON object on standard output, for scripts.")
+    option = typer.Option(
+        "--json", metavar="", help="Print one JSON object on standard output, for scripts."
+    )
     return inspect.Parameter(
         _AS_JSON,
         inspect.Parameter.KEYWORD_ONLY,
@@ -164,7 +167,8 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
     """A field as an option."""
     flag = option_words(each.name, ())
-    if bool in _alternatives(annotation):
+    is_flag = bool in _alternatives(annotation)
+    if is_flag:
         no = option_words(each.name, (False,))
         if each.default is None:
             flag = f"{flag}/{no}"
@@ -180,10 +184,11 @@ def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
         # Also of a field that is given a value when its settings are made.
         annotation = annotation | None
     is_needed = default is MISSING
-    shows = not is_needed and default is not None and not isinstance(default, bool)
     told = each.metadata.get(HELP)
     text = told.text if isinstance(told, Template) else help_of(each)
-    option = typer.Option(flag, help=text, show_default=shows)
+    # A help text that describes the default is not followed by its name.
+    shows = not (is_needed or default is None or isinstance(default, bool) or _BY_DEFAULT in text)
+    option = typer.Option(flag, metavar="" if is_flag else None, help=text, show_default=shows)
     return inspect.Parameter(
         each.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -101,7 +101,7 @@ def fit(
     adds_partners = step is Step.LEAVE and lacks_partners(job, out, force=options.force)
     if step is Step.LEAVE and not adds_partners:
         screen.say(
-            f"[b]{escape(str(out))}[/b] already holds this fit, finished. There is nothing to do."
+            f"This fit is already finished in [b]{escape(str(out))}[/b]. There is nothing to do."
         )
         half_found = None if settings.cross_layer else half_found_words(out)
         if half_found is not None:
@@ -191,7 +191,7 @@ def _estimate_partners(screen: Screen, job: Job, out: Path) -> None:
     from projector.fitting.estimating import seconds_of_partners
 
     screen.say(
-        f"[b]{escape(str(out))}[/b] already holds this fit, finished. Partners across layers are "
+        f"This fit is already finished in [b]{escape(str(out))}[/b]. Partners across layers are "
         "added to it."
     )
     with screen.progress() as progress:

@@ -42,7 +42,7 @@ class ModelOptions(LoadingOptions):
     """How a model is loaded that may be spread over several devices."""
 
     device_map: str | None = setting(
-        None, help="auto: spread a model that no single device holds over all of them."
+        None, help="auto: spread the model over all devices, if it doesn't fit on one."
     )
 
 

@@ -144,7 +144,10 @@ def _partners(screen: Screen, projection: Saved) -> CrossLayerFacts | None:
 class ImportOptions:
     """Options for importing positions."""
 
-    model: str = setting(help="The model they belong to: a folder or a hub id.")
+    model: str = setting(
+        help="The model of these positions: [b]bundled[/b], a local folder, a .gguf file, or a "
+        "hub id."
+    )
 
 
 @command
@@ -152,9 +155,7 @@ def import_(
     screen: Screen,
     checkpoint: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="A safetensors file of positions, written by Accelerate."
-        ),
+        typer.Argument(metavar="FILE", help="A safetensors file of positions."),
     ],
     *,
     options: ImportOptions,

@@ -20,7 +20,8 @@ SearchedText = Annotated[
     str,
     typer.Argument(
         metavar="TEXT",
-        help="A token: method; ' self', with its space, alone. Or a neuron: L3 N345.",
+        help="A token, such as method (' self', with its space, matches only that token), or a "
+        "neuron, such as L3 N345.",
     ),
 ]
 

@@ -250,7 +250,7 @@ def check_disk(needs: Needs, folder: Path, *, n_at_once: int = 1) -> None:
     if wanted > free + there:
         raise UserError(
             f"no space left: layers take up to {enough_text(wanted)} in '{folder}' until the run "
-            f"is done, and {size_text(free)} are free: free some space, or give a folder on "
+            f"is done, and {size_text(free)} is free: free some space, or give a folder on "
             f"another disk for {named('out')}",
             setting="out",
             value=str(folder),

@@ -176,7 +176,7 @@ class LayerFiles:
         self._write(self._path("costs", layer), tensors, {})
 
     def read_costs(self, layer: int) -> dict[tuple[str, bool], Tensor]:
-        """Read the costs that :meth:`write_costs` kept."""
+        """Read the costs that :meth:`write_costs` saved."""
         with self._reading():
             tensors = TensorFile(self._path("costs", layer))
             found = {}
@@ -203,11 +203,12 @@ class LayerFiles:
             yield
         except OSError as error:
             raise UserError(
-                f"what a stopped run left in '{self.folder}' can't be read: {reason_of(error)}"
+                f"the files of a stopped run in '{self.folder}' can't be read: {reason_of(error)}"
             ) from error
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"what a stopped run left in '{self.folder}' is damaged: delete it and start again"
+                f"the files of a stopped run in '{self.folder}' are damaged: delete them and start "
+                "again"
             ) from error
 
 

@@ -90,7 +90,10 @@ class Layer:
         return torch.Generator().manual_seed(self.seed * 1009 + self.index)
 
     def elimination(self, n_removed: int) -> Elimination:
-        """The greedy order of removals with refitting; removals are nested, so they are kept."""
+        """The greedy order of removals with refitting.
+
+        Smaller removals are prefixes of larger ones, so the longest is cached.
+        """
         known = self._eliminated
         if known is None or len(known.order) < n_removed:
             known = eliminate(damped(self.matrix), self.output, n_removed)

@@ -77,7 +77,7 @@ def check_allocates(method: Method) -> None:
     """Raise NotApplicable if a method can't share removals out between layers."""
     if not method.allocates:
         raise NotApplicable(
-            f"method {method.name} has no scores that could be compared between layers: choose "
+            f"the scores of method {method.name} can't be compared between layers: choose "
             f"{named('allocation', 'uniform')}",
             setting="allocation",
             value="global",

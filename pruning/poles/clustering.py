@@ -197,7 +197,7 @@ def _check_memory(n_neurons: int, layer: int, site: str, space: str) -> None:
             f"out of memory: {named('space', space)} needs the {n_neurons:,} × {n_neurons:,} "
             f"distances of "
             f"layer {layer} {site}, {size_text(8 * n_neurons**2)}, and copies of them, "
-            f"{size_text(needed)} in all, and {size_text(free)} are free: choose "
+            f"{size_text(needed)} in all, and {size_text(free)} is free: choose "
             f"{named('space', 'positions')}",
             setting="space",
             value=space,

@@ -186,5 +186,5 @@ def correlation_if_possible(
     n_neurons = projection.positions(layer, site).shape[0]
     needed, free = _CORRELATION_BYTES * n_neurons**2, psutil.virtual_memory().available
     if needed > free:
-        return None, f"ρ needs {size_text(needed)} of memory, and {size_text(free)} are free"
+        return None, f"ρ needs {size_text(needed)} of memory, and {size_text(free)} is free"
     return projection.correlation(layer, site), ""

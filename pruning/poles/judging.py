@@ -98,7 +98,7 @@ def judge_poles(
     if needed > free:
         return _unjudged(
             poles,
-            f"the controls need {size_text(needed)} of memory, and {size_text(free)} are free",
+            f"the controls need {size_text(needed)} of memory, and {size_text(free)} is free",
         )
     # Another number of threads rounds sums differently, and makes equal distances unequal.
     with in_threads(1):

@@ -57,7 +57,7 @@ class PoleSettings:
     selection: str = setting(
         "leaf",
         help="[b]leaf[/b]: the smallest groups. [b]eom[/b]: those that last longest as density "
-        "rises. In space positions, the default is eom.",
+        "rises. If the space is positions, the default is eom.",
         choices=SELECTIONS,
     )
     epsilon: float = setting(

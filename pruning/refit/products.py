@@ -121,7 +121,7 @@ class Products:
         return replace(self, **{name: getattr(self, name).cpu() for name in names})
 
     def loss(self, output: Tensor) -> float:
-        """E‖t − W k‖², W (H, K)."""
+        """The loss E‖t − W k‖² of an output projection W, (H, K)."""
         rows = output.T
         total = self.power - 2 * float((rows * self.cross).sum())
         # Inner products are symmetric: entries left of the diagonal blocks count twice.

@@ -194,8 +194,8 @@ def check_needs(needs: ReuseNeeds, budget: int | None) -> None:
         *([f"{enough_text(needs.partners)} to find partners"] if needs.partners else []),
     )
     raise UserError(
-        f"out of memory: needs {enough_text(needs.total)} besides the model ({', '.join(parts)}), "
-        f"and {limit}",
+        f"out of memory: reuse needs {enough_text(needs.total)} in addition to the model "
+        f"({', '.join(parts)}), and {limit}",
         setting="memory_budget",
         value=budget,
         expected=f"{needs.total} or more",

@@ -81,11 +81,13 @@ class ReuseJob:
 
     @property
     def memory_budget(self) -> int | None:
-        """Bytes that may be taken beside the loaded model; None for what is free, less a margin."""
+        """Bytes it may take in addition to the loaded model; None for all free memory, minus a
+        margin.
+        """
         return None if self.request is None else self.request.memory_budget
 
     def needs(self) -> ReuseNeeds:
-        """What it takes of memory, at least."""
+        """The least memory that it takes."""
         # As if memory had no end: what tiles need that are as small as may be.
         plan = self._partners_plan(_ANY_BYTES)
         return needs_of_reuse(
@@ -142,7 +144,7 @@ def prepare_reuse(request: ReuseRequest, progress: Progress | None = None) -> Re
     """Load the model, read its partners where a projection holds them, and tokenize both texts.
 
     Raises:
-        UserError: for anything that can't be, before any work is done.
+        UserError: if the request can't be carried out; no work has been done yet.
     """
     progress = progress or Silent()
     request.check()

@@ -100,7 +100,7 @@ def check_shares(shares: Collection[float], most: float = MOST_GATED) -> None:
             raise SettingError(
                 "shares",
                 share,
-                "is more than reuse can save, for a reused neuron still costs its output column",
+                "is more than reuse can save, because a reused neuron still needs its output column",
                 f"give {most:.2f} or less",
             )
 
@@ -116,8 +116,8 @@ class ReuseRequest:
         calibration, evaluation: see :func:`projector.corpus.sources.read_documents`.
         projection: the model's, one that holds partners of other layers; None to find them in the
             calibration text.
-        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
-            a margin.
+        memory_budget: bytes it may take in addition to the loaded model; None for all free memory,
+            minus a margin.
     """
 
     model: str = setting(told_by="model")

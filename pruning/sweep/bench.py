@@ -97,7 +97,7 @@ class Workbench:
             self.maker(seed, progress).gather_costs(layers)
 
     def maker(self, seed: int, progress: Progress | None = None) -> LayerMaker:
-        """The maker of a seed's layers."""
+        """The object that prunes layers with the calibration texts of a seed."""
         if seed not in self._makers:
             job = self.job
             corpus = job.calibration.draw(job.settings.n_sequences, seed)

@@ -110,7 +110,7 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
     """Load the model, read its poles, and tokenize all texts.
 
     Raises:
-        UserError: for anything that can't be, before any work is done.
+        UserError: if the request can't be carried out; no work has been done yet.
     """
     progress = progress or Silent()
     request.check()

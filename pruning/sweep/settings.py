@@ -125,8 +125,8 @@ class SweepRequest:
         projection: the model's, for methods that read it.
         n_windows: windows of each evaluation text that every row is scored on, drawn evenly.
         with_winners: score the winners on all windows too.
-        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
-            a margin.
+        memory_budget: bytes it may take in addition to the loaded model; None for all free memory,
+            minus a margin.
     """
 
     model: str = setting(told_by="model")

@@ -37,7 +37,7 @@ def bench(
         ),
     ],
     pruned: Annotated[
-        str, typer.Argument(metavar="PRUNED", help="The pruned model: the same kinds of names.")
+        str, typer.Argument(metavar="PRUNED", help="The pruned model, named in the same way.")
     ],
     *,
     options: SpeedOptions,
@@ -66,10 +66,10 @@ def bench(
     screen.out.print(bench_table(found))
     low, high = found.time_ratio_range
     screen.say(
-        f"time took {found.time_ratio:.3f} of the dense model's (middle half of "
-        f"{found.n_repeats} pairs {low:.3f} to {high:.3f}), operations "
-        f"{found.operations_ratio:.3f}: {abs(found.excess):.1%} "
-        f"{'slower' if found.excess > 0 else 'faster'} than operations alone would make it"
+        f"a pass takes {found.time_ratio:.3f} times as long as the dense model's (middle half of "
+        f"{found.n_repeats} pairs: {low:.3f} to {high:.3f}) and computes "
+        f"{found.operations_ratio:.3f} of its operations: {abs(found.excess):.1%} "
+        f"{'slower' if found.excess > 0 else 'faster'} than operations alone suggest"
     )
     screen.say(
         f"[dim]passes over {found.batch_size} × {found.sequence_length:,} tokens on "

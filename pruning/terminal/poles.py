@@ -20,14 +20,14 @@ from pruning.poles.poles import PoleSettings
 
 @dataclass(frozen=True)
 class PolesOptions:
-    """Of which maps poles are found, and how."""
+    """The maps to find poles in, and how."""
 
     layer: tuple[int, ...] | None = setting(None, help="Layers, for example 0,3-5. By default all.")
     site: tuple[str, ...] | None = setting(None, help="Sites, comma-separated. By default all.")
     layout: str | None = setting(
         None,
-        help="Name of the layout whose maps are read, in space [b]positions[/b]. By default the "
-        "first.",
+        help="Name of the layout whose maps are read if [b]--space[/b] is [b]positions[/b]. By "
+        "default the first.",
     )
     with_controls: bool = setting(True, help="Leave out the controls, which take most of the time.")
     force: bool = setting(False, help="Find poles again that were found before.")

@@ -15,10 +15,10 @@ from pruning.terminal.options import Model
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Which tasks, and how much of them."""
+    """The tasks, and the number of examples."""
 
     tasks: tuple[str, ...] = setting(
-        help="Comma-separated names of lm-evaluation-harness, for example hellaswag,arc_easy."
+        help="Comma-separated names of lm-evaluation-harness tasks, for example hellaswag,arc_easy."
     )
     limit: int | None = setting(
         None, help="Maximum number of examples per task, for a quick trial."

@@ -79,7 +79,7 @@ def _show(pairs: Pairs) -> None:
     rows = [(row.token, row.to) for row in pairs.rows]
     st.html(joined_list(rows, is_faint=pairs.is_chance))
     st.caption(
-        f"Highest score {number(pairs.highest, '.3g')}; with the head's coordinates rotated at "
-        f"random {number(pairs.control, '.3g')}. Standard deviation of all pairs "
+        f"The highest score is {number(pairs.highest, '.3g')} ({number(pairs.control, '.3g')} with "
+        "the head's coordinates rotated at random). The standard deviation over all pairs is "
         f"{number(pairs.spread)}."
     )

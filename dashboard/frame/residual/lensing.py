@@ -148,7 +148,7 @@ def _choose(n_tokens: int, limit: int, position: int) -> tuple[str, int]:
             on_change=change,
             width=180,
             help=f"Reading one token takes a product with the whole vocabulary at each layer, so "
-            f"{limit:,} are read at once.",
+            f"at most {limit:,} tokens are read at once.",
         )
     return str(color), int(first)
 

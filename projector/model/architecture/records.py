@@ -111,7 +111,7 @@ class Architecture:
             left_out[site] = reason
         if not chosen:
             raise UserError(
-                f"{named('sites')} names no site of this model: choose from {', '.join(SITES)}",
+                f"none of {named('sites')} exists in this model: choose from {', '.join(SITES)}",
                 setting="sites",
             )
         return chosen, left_out
@@ -133,7 +133,7 @@ class Architecture:
                 )
         if not chosen:
             raise UserError(
-                f"{named('layers')} names no layer: the model has layers 0 to {n_layers - 1}",
+                f"{named('layers')} is empty: give layers from 0 to {n_layers - 1}",
                 setting="layers",
             )
         return chosen

@@ -63,7 +63,8 @@ class ContrastSettings:
     seed: int = setting(0, help="Seed of the sampled prompts and of all controls.")
     keep_outliers: bool = setting(
         False,
-        help="Keep tokens whose norm is many times the median. By default means leave them out.",
+        help="Include tokens with outlier norms (many times the median) in means. By default, they "
+        "are left out.",
     )
 
     def __post_init__(self) -> None:

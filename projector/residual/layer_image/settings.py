@@ -58,12 +58,12 @@ class ImageSettings:
         help="Share of the magnitudes that the range of colours covers; larger ones are clipped.",
     )
     fold: int | None = setting(
-        None, help="Hidden dimensions per row. By default as many as suit the picture."
+        None, help="Hidden dimensions per row. By default, chosen to suit the picture."
     )
     keep_outliers: bool = setting(
         False,
-        help="Keep tokens whose norm is many times the median in the mean. By default it leaves "
-        "them out.",
+        help="Include tokens with outlier norms (many times the median) in the mean. By default, "
+        "they are left out.",
     )
 
     def __post_init__(self) -> None:

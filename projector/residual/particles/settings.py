@@ -117,13 +117,14 @@ class ParticleSettings:
     max_tokens: int = setting(MAX_TOKENS, help="Read at most this many tokens of the corpus.")
     keep_outliers: bool = setting(
         False,
-        help="Include tokens whose norm is many times the median in the fit of the map. By default "
-        "the map is fitted without them.",
+        help="Include tokens with outlier norms (many times the median) in the fit of the map. By "
+        "default, they are left out.",
     )
     n_particles: int = setting(1024, help="How many particles an autoencoder has.")
     width: int = setting(16, help="How many numbers each particle of an autoencoder has.")
     steps: int | None = setting(
-        None, help="Training steps of the autoencoder. By default as many as take a few minutes."
+        None,
+        help="Training steps of the autoencoder. By default, enough for a few minutes of training.",
     )
     autoencoder: Path | None = setting(
         None, help="Folder of a saved autoencoder. By default one is trained."
@@ -138,7 +139,7 @@ class ParticleSettings:
         None,
         help=(
             "Number of pairs of sampled continuations to compare the distance of two prompts "
-            "with: 20 or more, 0 for none. By default as many as take seconds."
+            "with: 20 or more, 0 for none. By default, as many as take a few seconds."
         ),
     )
 

@@ -30,7 +30,8 @@ ModelArgument = Annotated[
 PROMPT_HELP = "The text to read. The model's first special token is put before it."
 CHAT_HELP = "Apply the model's chat template to the prompt, as a user's turn."
 OUTLIERS_HELP = (
-    "Keep tokens whose norm is many times the median. By default averages leave them out."
+    "Include tokens with outlier norms (many times the median) in means. By default, they are left "
+    "out."
 )
 
 

@@ -25,11 +25,11 @@ class SteerOptions:
     direction: Path = setting(
         help="A report of [b]projector contrast[/b], or a folder of its directions."
     )
-    layer: int = setting(help="The layer to whose output its direction is added.")
+    layer: int = setting(help="Layer to add the direction of: it is added to the layer's output.")
     scale: float = setting(
         1.0,
         help=(
-            "How many times to add the difference of means; below 0 it leads towards the second "
+            "Factor of the difference of means; below 0, the text is steered towards the second "
             "set."
         ),
     )
@@ -46,7 +46,7 @@ def steer(
     options: SteerOptions,
     loading: ModelOptions,
 ) -> None:
-    """Continue a prompt with a direction that [b]projector contrast[/b] saved added to the stream.
+    """Continue a prompt while a direction from [b]projector contrast[/b] is added to the stream.
 
     It also shows the continuation without it, and with a random direction of the same norm.
     """

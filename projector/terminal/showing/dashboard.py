@@ -40,7 +40,7 @@ class DashboardOptions:
     port: int | None = setting(
         None, help="Port of the page on this machine. By default 8501, or the next free one."
     )
-    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, mps.")
+    device: str = setting("auto", help="Device to run prompts on: auto, cpu, cuda, cuda:1 or mps.")
     no_poles: bool = setting(False, help="Don't find missing poles in the background.")
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ class PlotOptions:
     kind: str = setting(
         "map",
         help="[b]map[/b], [b]heatmap[/b] (correlations before and after ordering, with the poles "
-        "that [b]pruning poles[/b] kept), or [b]trust[/b] (stress and neighbours kept, over "
+        "that [b]pruning poles[/b] saved), or [b]trust[/b] (stress and neighbours kept, over "
         "layers).",
         choices=KINDS,
     )
@@ -40,8 +40,8 @@ class PlotOptions:
     )
     order: str = setting(
         "leaf",
-        help="Order of a heatmap's neurons: [b]leaf[/b] shows groups as blocks; [b]linear[/b], "
-        "[b]spectral[/b], [b]index[/b].",
+        help="Order of a heatmap's neurons: [b]leaf[/b] (groups as blocks), [b]linear[/b], "
+        "[b]spectral[/b] or [b]index[/b].",
     )
 
     def __post_init__(self) -> None:

@@ -153,8 +153,9 @@ def choose_neurons(
         choice, saved = plan.choice(len(powers[layer]), n_partners), plan.saved
         if saved < need or len(choice.kept) == 0:
             raise NotApplicable(
-                f"layer {layer} can save {saved / operations.total:.1%} of its operations, and has "
-                f"to save {need / operations.total:.1%}: give smaller {named('shares')}",
+                f"layer {layer} can save at most {saved / operations.total:.1%} of its operations, "
+                f"but would have to save {need / operations.total:.1%}: give smaller "
+                f"{named('shares')}",
                 setting="shares",
                 value=share,
             )

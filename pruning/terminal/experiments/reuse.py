@@ -101,13 +101,16 @@ def _run(screen: Screen, request: Any, out: Path, *, resume: bool, force: bool) 
 
 
 def _tell_needs(screen: Screen, job: Any) -> None:
-    """What the experiment takes, before it begins."""
+    """Show the memory and time that the experiment takes, before it begins."""
     from projector.memory import enough_text
     from projector.model.loading import input_device
     from projector.statistics.cross_layer.plan import seconds_of_products
 
     needs = job.needs().within(job.memory_budget)
-    screen.say(f"Takes about {enough_text(needs.total)} beside the model, layer by layer")
+    screen.say(
+        f"Takes about {enough_text(needs.total)} of memory in addition to the model, one layer at "
+        "a time"
+    )
     plan = job.partners_plan()
     if plan is not None:
         seconds = seconds_of_products(plan, input_device(job.loaded.model))
