@@ -164,7 +164,8 @@ def command_of(settings: Grounds, order: Order, *, resume: bool) -> list[str]:
         parts = [part.strip() for part in text.split(",") if part.strip()]
         if not parts:
             raise UserError(
-                f"no {kind} text is given: write {sources_hint()}; files must lie below {root.name}",
+                f"no {kind} text is given: write {sources_hint()}; files must lie below "
+                f"{root.name}",
                 setting=kind,
                 value=text[:80],
             )

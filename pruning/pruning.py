@@ -118,9 +118,21 @@ def prune_model(
     checkpoint.
 
     Args:
-        memory_budget: bytes that may be taken besides the loaded model; None for the free memory,
-            less a margin.
+        model: ``bundled``, a local folder, a ``.gguf`` file, or a hub id.
+        settings: the method, the share of neurons to remove, and the refit.
+        out: folder for the pruned checkpoint.
+        calibration: the text to measure activations on; see
+            :func:`projector.corpus.sources.read_documents`.
+        projection: folder of the model's projection, for methods that read one.
+        sequence_length: tokens per calibration sequence; None for the model's usual length.
+        revision: branch, tag or commit of a hub model.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        dtype: dtype that the model computes in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        trust_remote_code: run the code that comes with the model.
+        memory_budget: bytes it may take in addition to the loaded model; None for all free memory,
+            minus a margin.
         resume, force: see :func:`projector.storage.resuming.decide`.
+        progress: receives progress reports; None for none.
         tell: called before the work begins, with the next step and the memory that it needs.
 
     Raises:

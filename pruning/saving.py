@@ -178,6 +178,9 @@ def save_pruned(
 def load_plan(folder: str | Path) -> PruningPlan:
     """Load the plan of a pruned checkpoint.
 
+    Args:
+        folder: the folder of the checkpoint, which holds ``pruning_plan.json``.
+
     Raises:
         UserError: if there is none, or it is damaged.
     """

@@ -46,7 +46,9 @@ def apply_plan(
     added to the stand-ins' columns. If nothing is removed, every tensor is bitwise the same.
 
     Args:
-        architecture: the model's architecture, if known.
+        model: the dense model that the plan was made for.
+        plan: the neurons of each layer to keep, and their stand-ins.
+        architecture: the model's architecture; None to find it.
         with_bias: give the MLPs' outputs a bias of zeros if they have none, by the config's
             setting.
         shares: let both models share the memory of all weights except the MLPs'.

@@ -78,6 +78,12 @@ def fit(
         force: replace existing results; with ``resume``, only those of another run.
         resume: resume this run if it was stopped, start it if it has not begun, and do nothing if
             it is finished; see :func:`projector.storage.resuming.decide`. The choice is logged.
+        tokenizer: of a model in memory; a model with a name has its own.
+        revision: branch, tag or commit of a hub model.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        device_map: ``auto`` to spread the model over all devices, if it doesn't fit on one.
+        dtype: dtype that the model computes in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        trust_remote_code: run the code that comes with the model.
         progress: receives progress reports. None writes a line to standard error if it is a
             terminal, and nothing otherwise; :class:`projector.progress.Silent` never writes.
         **options: fields of :class:`projector.fitting.settings.FitSettings`, by name: ``sites``,

@@ -46,7 +46,8 @@ def place(
     Args:
         correlation: (N, N), a tensor or an array. A neuron with NaN on the diagonal is undefined
             and gets a NaN position.
-        dim, objective, solver, seed, others: see :class:`projector.layouts.settings.Layout`.
+        dim, objective, solver, seed: see :class:`projector.layouts.settings.Layout`.
+        **settings: its other fields, by name: ``start``, ``p``, ``lr``, ``absolute`` …
 
     Returns:
         (N, dim) float32, a tensor or an array like ``correlation``, on the same device.

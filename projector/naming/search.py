@@ -124,6 +124,7 @@ def search(projection: Projection, folder: str | Path, text: str) -> Results:
     Args:
         projection: with examples, see :attr:`projector.projection.overview.Overview.has_examples`.
         folder: the projection's folder, with names and poles.
+        text: a token, a neuron's address, or a part of a name.
 
     Raises:
         SettingError: on ``text``, if it is empty.

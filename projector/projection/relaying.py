@@ -30,6 +30,9 @@ def relayout(
     The stability of the new map is unknown, because it isn't fitted to each half of the corpus.
 
     Args:
+        projection: with saved correlations.
+        layout: a :class:`projector.layouts.settings.Layout`, such as
+            ``Layout(objective="neighbours", dim=2)``.
         progress: see :func:`projector.fitting.pipeline.fit`.
 
     Raises:
@@ -54,12 +57,16 @@ def add_layout(
     No existing file is rewritten. Two programs that add layouts at the same time both succeed.
 
     Args:
+        folder: the folder of a saved projection that keeps its correlations.
+        layout: a :class:`projector.layouts.settings.Layout`, such as
+            ``Layout(objective="neighbours", dim=2)``.
         name: its name; None for a name made from its settings, such as ``stress-3d``.
         force: replace an existing layout with that name.
         progress: see :func:`projector.fitting.pipeline.fit`.
 
-    Returns: The layout's name, and the projection with it: after the existing layouts, or in place
-        of the one that it replaced.
+    Returns:
+        The layout's name, and the projection with it: after the existing layouts, or in place of
+        the one that it replaced.
 
     Raises:
         UserError: if a layout with the name exists, correlations weren't kept, the projection was

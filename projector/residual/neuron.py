@@ -186,10 +186,20 @@ def neuron_weights(
 
 
 def neuron(model: Subject | str, layer: int, neuron: int, **options: Any) -> NeuronWeights:
-    """Find what a neuron reads and writes; see :func:`neuron_weights` for its options.
+    """Find what a neuron reads and writes, from the weights alone.
 
     Args:
         model: a model's name, or a subject.
+        layer: the layer, from 0.
+        neuron: the neuron's index in the layer's MLP, from 0.
+        **options: ``n_top``, the number of tokens and later neurons to list; ``n_shuffles``, the
+            number of shuffles for the controls; ``seed`` of the shuffles; and ``heads``, True to
+            also find heads of later layers that read it.
+
+    Raises:
+        SettingError: on ``layer``, ``neuron``, ``n_top`` or ``n_shuffles``, if out of range.
+        UserError: if the layer has no MLP of its own, as in a mixture of experts, or its path from
+            or to the stream was not found.
     """
     numbers = {name: value for name, value in options.items() if name != "heads"}
     check_numbers(layer=layer, neuron=neuron, **numbers)

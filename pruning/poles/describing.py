@@ -134,9 +134,17 @@ def describe(
 
 
 def label_poles(projection: Projection, poles: Poles) -> Poles:
-    """The same poles with labels of what each fires on, by its neurons' strongest examples. For the
-    ends of an axis, labels describe the highest activations unless only the lowest agree. If the
-    projection keeps no examples, ``reasons`` say so.
+    """Label each pole with what its neurons fire on, from their strongest examples.
+
+    At the ends of an axis, labels describe the highest activations unless only the lowest agree.
+
+    Args:
+        projection: the projection that the poles were found in.
+        poles: of one layer and site.
+
+    Returns:
+        The same poles with labels, or with the reason for missing labels in ``reasons``, for
+        example if the projection keeps no examples.
     """
     if not poles.poles:
         return poles

@@ -72,9 +72,12 @@ def find_poles(
     spaces O(N²) time and 28 N² bytes.
 
     Args:
-        settings: None is the defaults of :class:`PoleSettings`.
-        layout: the layout on whose map they are found; None is the first. It makes no difference in
-            the spaces of ρ.
+        projection: the projection to find poles in.
+        layer: the layer, from 0.
+        site: the site, such as ``mlp_post``.
+        settings: None for the defaults of :class:`PoleSettings`.
+        layout: the layout whose map the poles are found on; None for the first. It makes no
+            difference in the spaces of ρ.
 
     Raises:
         UserError: if the projection has no such layer, site or layout; or, in the spaces of ρ, if

@@ -82,13 +82,14 @@ def judge_poles(
     finding poles, two rotations of each matrix, and 60 N² bytes.
 
     Args:
-        poles: of this projection.
+        projection: the projection that the poles were found in.
+        poles: of one layer and site.
         between_draws: called after each draw; an exception in it ends the work.
 
     Returns:
         Poles with :attr:`Poles.controls`, or with the reason for their absence in ``reasons``. A
-            group that holds most of the layer, and that HDBSCAN doesn't count as a group, is added
-            if it is distinct.
+        group that holds most of the layer, and that HDBSCAN doesn't count as a group, is added if
+        it is distinct.
     """
     settings = poles.settings
     if settings.space == "positions":

@@ -100,7 +100,8 @@ def check_shares(shares: Collection[float], most: float = MOST_GATED) -> None:
             raise SettingError(
                 "shares",
                 share,
-                "is more than reuse can save, because a reused neuron still needs its output column",
+                "is more than reuse can save, because a reused neuron still needs its output "
+                "column",
                 f"give {most:.2f} or less",
             )
 

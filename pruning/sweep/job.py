@@ -109,6 +109,10 @@ class SweepJob:
 def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> SweepJob:
     """Load the model, read its poles, and tokenize all texts.
 
+    Args:
+        request: the model, its texts and the settings, by name.
+        progress: receives progress reports; None for none.
+
     Raises:
         UserError: if the request can't be carried out; no work has been done yet.
     """

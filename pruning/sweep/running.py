@@ -88,9 +88,12 @@ def run_sweep(
     finished sweep is left unchanged.
 
     Args:
+        job: from :func:`prepare_sweep`.
+        out: folder of the report.
         resume, force: see :func:`projector.storage.resuming.decide`.
         n_workers: number of processes that share the combinations, with one thread each; 1 for this
             process alone. Several need a job from :func:`prepare_sweep`.
+        progress: receives progress reports; None for none.
         tell: called before the work begins, with the memory and disk space that it needs.
 
     Raises:

@@ -104,6 +104,8 @@ def stream(
         sequence_length: tokens per sequence of the corpus.
         keep_outliers: include tokens with an outlying norm in means.
         n_shuffles: number of shuffles of a corpus's second tokens, for the control.
+        seed: seed of the shuffles and of all other random choices.
+        progress: receives progress reports; None for none.
 
     Raises:
         UserError: for anything that isn't possible, such as a model with sums that don't close.

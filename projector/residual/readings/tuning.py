@@ -49,6 +49,8 @@ def tune_lens(
     Args:
         subject: a subject, or a model's name.
         corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
+        settings: number and size of the training steps; None for the defaults.
+        progress: receives progress reports; None for none.
 
     Raises:
         UserError: for a model without a causal head, or a corpus that can't be read or has fewer
