@@ -179,7 +179,7 @@ def load_plan(folder: str | Path) -> PruningPlan:
     """Load the plan of a pruned checkpoint.
 
     Args:
-        folder: the folder of the checkpoint, which holds ``pruning_plan.json``.
+        folder: the folder of the checkpoint, which holds ``pruning.json``.
 
     Raises:
         UserError: if there is none, or it is damaged.

@@ -1,4 +1,4 @@
-"""What to remove from a model, and help texts that several settings share.
+"""Settings of pruning, and help texts that several settings share.
 
 Imports nothing heavy: the methods and refits are loaded when a setting is checked or shown.
 """

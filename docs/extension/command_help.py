@@ -16,7 +16,7 @@ from pruning.terminal.told import filled
 
 
 class CommandHelp(SphinxDirective):
-    """A section a command: what it does, its arguments and its options."""
+    """One section per command: its help, its arguments and its options."""
 
     required_arguments = 1
 
@@ -34,22 +34,30 @@ class CommandHelp(SphinxDirective):
         for paragraph in (command.help or "").split("\n\n"):
             section += nodes.paragraph("", plain(paragraph))
         context = click.Context(command, info_name=title)
-        usage = " ".join([title, *command.collect_usage_pieces(context)])
+        # Typer writes {MODEL} for an argument that is required.
+        pieces = [each.strip("{}") for each in command.collect_usage_pieces(context)]
+        usage = " ".join([title, *pieces])
         section += nodes.literal_block(usage, usage, language="text")
         rows = [each for each in command.params if not getattr(each, "hidden", False)]
         if rows:
-            section += table(("Option", "Default", "What it does"), [_row(each) for each in rows])
+            head = ("Option", "Default", "What it does")
+            section += table(head, [_row(each, context) for each in rows])
         return section
 
 
-def _row(parameter: click.Parameter) -> tuple[str, str, str]:
-    """Its names, what it takes unless it is set, and what it does."""
-    if isinstance(parameter, click.Argument):
-        return parameter.make_metavar(click.Context(click.Command(""))), "", _help(parameter)
-    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+def _row(parameter: Any, context: click.Context) -> tuple[str, str, str]:
+    """The names and the kind of value of a parameter, its default or "required", and its help."""
     default = parameter.default
-    is_told = default not in (None, False, "", ()) and not callable(default)
-    return names, str(default) if is_told else "", _help(parameter)
+    is_shown = getattr(parameter, "show_default", False) and not isinstance(default, bool)
+    is_shown = is_shown and default not in (None, "", ()) and not callable(default)
+    usual = str(default) if is_shown else ""
+    if parameter.required:
+        usual = "required"
+    if parameter.param_type_name == "argument":
+        return parameter.metavar or parameter.name.upper(), usual, _help(parameter)
+    names = ", ".join(filter(str.strip, [*parameter.opts, *parameter.secondary_opts]))
+    kind = "" if parameter.is_flag else parameter.display_type(context)
+    return f"{names} {kind}".strip(), usual, _help(parameter)
 
 
 def _help(parameter: click.Parameter) -> str:

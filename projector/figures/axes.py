@@ -17,7 +17,8 @@ def shown_axes(positions: Tensor) -> Tensor:
     Args:
         positions: (N, d) floating point; the row of a neuron without a position is NaN.
 
-    Returns: (N, min(d, 3)) in the same dtype. Up to three dimensions, this is ``positions`` itself.
+    Returns:
+        (N, min(d, 3)) in the same dtype. Up to three dimensions, this is ``positions`` itself.
         Otherwise, they are the principal components x·v of the centred positions, the largest
         variance first, with the sign of each axis v that makes its largest component positive;
         neurons without a position stay NaN.

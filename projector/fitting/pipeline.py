@@ -135,7 +135,8 @@ def run(
         processes: the processes that run this job together, each with a copy of it. All of them
             call this function; only the first reads and writes ``out``.
 
-    Returns: In the first process, the projection at ``out``. In every other process, the projection
+    Returns:
+        In the first process, the projection at ``out``. In every other process, the projection
         without statistics; for a resumed fit, only with the maps that were finished since.
 
     Raises:

@@ -139,9 +139,10 @@ def choose_layouts(
         layouts: ``stress-3d,neighbours-2d``; or a list of names and layouts; None for a single one.
         given: the fields that are set for a single layout.
 
-    Returns: The layouts. None if none is requested, which
-        :func:`projector.fitting.preparing.prepare` replaces by the default ones. If only settings
-        that all default layouts have are given, the default layouts with these settings.
+    Returns:
+        The layouts. None if none is requested, which :func:`projector.fitting.preparing.prepare`
+        replaces by the default ones. If only settings that all default layouts have are given, the
+        default layouts with these settings.
 
     Raises:
         SettingError: if both are given, a layout is invalid, two are the same, or more than one is

@@ -91,8 +91,9 @@ def members_on_label(
         neurons: its members.
         label: the result of :func:`group_label` for the group.
 
-    Returns: For each such member, in the order of ``neurons``, the index in the corpus of the
-        strongest of these examples.
+    Returns:
+        For each such member, in the order of ``neurons``, the index in the corpus of the strongest
+        of these examples.
     """
     chosen = np.asarray(neurons, dtype=np.int64)
     if not len(chosen):

@@ -1,4 +1,4 @@
-"""What a map can be used for, in one line: the neighbours that it keeps, compared with chance."""
+"""Say in one line how far a map can be trusted: neighbours that it keeps, compared with chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one MLP neuron reads from the stream and writes to it, from its weights alone.
+"""Find what one MLP neuron reads from the stream and writes to it, from its weights alone.
 
 With a frozen norm scale, a neuron's input is an inner product with the stream: its input weights
 times the norm's weight are the direction that it reads. Its output weights, after any norm and

@@ -99,8 +99,9 @@ class Written:
         Args:
             directions: (D, H).
 
-        Returns: (T, n_slices, D) float32. This costs T · n · D operations, because no slice's
-            vector is computed.
+        Returns:
+            (T, n_slices, D) float32. This costs T · n · D operations, because no slice's vector is
+            computed.
         """
         reads = self._read()
         weight = self.addition.weight().to(reads.device)
@@ -116,7 +117,8 @@ class Written:
         Args:
             groups: int64, the coordinates of each group.
 
-        Returns: (T, n_groups, H) float32; if every coordinate is in exactly one group, they sum to
+        Returns:
+            (T, n_groups, H) float32; if every coordinate is in exactly one group, they sum to
             ``values``.
 
         Raises:

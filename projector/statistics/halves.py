@@ -22,8 +22,9 @@ def packed_halves(first: Tensor, second: Tensor) -> Tensor:
         first, second: (N, N), correlations of the first and the second half; NaN for undefined
             neurons. They are not modified.
 
-    Returns: (N, N) float16: the first above the diagonal, the second below it; on the diagonal, 1
-        if a neuron is defined in the first half, plus 2 if it is defined in the second.
+    Returns:
+        (N, N) float16: the first above the diagonal, the second below it; on the diagonal, 1 if a
+        neuron is defined in the first half, plus 2 if it is defined in the second.
     """
     packed = torch.where(
         torch.ones_like(first, dtype=torch.bool).triu(), first.half(), second.half()

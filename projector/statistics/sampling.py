@@ -88,8 +88,9 @@ class TokenSample:
     def undefined(self) -> tuple[Tensor, Tensor]:
         """Count values that are NaN or infinite.
 
-        Returns: (T,) bool, tokens on which every neuron is NaN or infinite; and (N,) int64, how
-            often each neuron is on the remaining tokens.
+        Returns:
+            (T,) bool, tokens on which every neuron is NaN or infinite; and (N,) int64, how often
+            each neuron is on the remaining tokens.
         """
         is_lost, counts = [], torch.zeros(self.n_neurons, dtype=torch.int64)
         for rows in self.rows.split(max(1, _AT_ONCE // max(self.n_neurons, 1))):
@@ -119,8 +120,9 @@ def standardize(
         dtype: of the result; float16 halves its memory, and its rounding moves ρ by less than 1e-3.
         chosen: (n_tokens,) bool, the T tokens to use; None for all.
 
-    Returns: (n_alive, T) with mean 0 and mean square 1 over the tokens, and (N,) bool: which
-        neurons these are. Neurons without variance, or with a NaN or infinite value, are left out.
+    Returns:
+        (n_alive, T) with mean 0 and mean square 1 over the tokens, and (N,) bool: which neurons
+        these are. Neurons without variance, or with a NaN or infinite value, are left out.
     """
     n_neurons, device = activations.shape[1], activations.device
     n_tokens = len(activations) if chosen is None else int(chosen.sum())

@@ -121,9 +121,7 @@ def command(function: Callable[..., None]) -> Command:
 
 
 def _as_json() -> inspect.Parameter:
-    option = typer.Option(
-        "--json", metavar="", help="Print one JSON object on standard output, for scripts."
-    )
+    option = typer.Option("--json", help="Print one JSON object on standard output, for scripts.")
     return inspect.Parameter(
         _AS_JSON,
         inspect.Parameter.KEYWORD_ONLY,
@@ -167,8 +165,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
     """A field as an option."""
     flag = option_words(each.name, ())
-    is_flag = bool in _alternatives(annotation)
-    if is_flag:
+    if bool in _alternatives(annotation):
         no = option_words(each.name, (False,))
         if each.default is None:
             flag = f"{flag}/{no}"
@@ -188,7 +185,7 @@ def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
     text = told.text if isinstance(told, Template) else help_of(each)
     # A help text that describes the default is not followed by its name.
     shows = not (is_needed or default is None or isinstance(default, bool) or _BY_DEFAULT in text)
-    option = typer.Option(flag, metavar="" if is_flag else None, help=text, show_default=shows)
+    option = typer.Option(flag, help=text, show_default=shows)
     return inspect.Parameter(
         each.name,
         inspect.Parameter.KEYWORD_ONLY,

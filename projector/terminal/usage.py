@@ -43,6 +43,14 @@ class Commands(TyperGroup):
         for each in found:
             if each.name in _COMPLETION:
                 each.help = _COMPLETION[each.name]
+        _hide_values(found)
+        return found
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Like Typer's, but the help shows no value for a flag."""
+        found: Any = super().get_command(ctx, cmd_name)
+        if found is not None:
+            _hide_values(found.get_params(ctx))
         return found
 
     def main(self, *given: Any, **options: Any) -> Any:
@@ -73,6 +81,13 @@ class Commands(TyperGroup):
                 raise UserError(f"{_reason(error, own)}; see `{command} --help`")
         except typer.Exit:
             pass
+
+
+def _hide_values(parameters: Sequence[Any]) -> None:
+    # Typer would show <bool> after the name of a flag.
+    for each in parameters:
+        if getattr(each, "is_flag", False):
+            each.metavar = ""
 
 
 def _reason(error: Any, arguments: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What an experiment on reuse compares, and what it is asked to do. Imports nothing heavy."""
+"""Settings and request of an experiment on reuse. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def check_shares(shares: Collection[float], most: float = MOST_GATED) -> None:
 
 @dataclass(frozen=True)
 class ReuseRequest:
-    """What an experiment is asked to do, by names alone.
+    """The request of an experiment: its model, texts and settings, by name.
 
     Two runs of one report share every field that does not say otherwise.
 

@@ -1,4 +1,4 @@
-"""What a sweep compares, and what it is asked to do. Imports nothing heavy."""
+"""Settings and request of a sweep. Imports nothing heavy."""
 
 from __future__ import annotations
 

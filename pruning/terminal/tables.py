@@ -1,4 +1,4 @@
-"""What results look like on a screen, at the width that it has."""
+"""Tables of results for a screen, as wide as the screen."""
 
 from __future__ import annotations
 

@@ -43,21 +43,23 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         report: the content of ``report.json``.
         tensors: the content of ``particles.safetensors``; F frames, P particles, k neighbours.
 
-    Returns: JSON values. Arrays are base64 of little-endian numbers. There are N particles: P of
-    the artifact and, if contributions add up in the map, one more per token for the sum of its
-    contributions so far. The first ``n_still`` of them don't move after their birth (all P
-    contributions, or none), and are sent once: ``still_positions`` float32 (n_still, 3), before
-    birth 0 if ``from_origin``; ``still_norms`` float32 (n_still,). For the remaining M = N −
-    n_still, ``positions`` is float32 (F, M, 3), ``norms`` and ``displacements`` are float32 (F, M),
-    NaN for sums. ``neighbours`` and ``distances`` are (n, k): the existing particles of each frame,
-    frame by frame; uint16 or, for very many particles, uint32, with the largest number for missing
-    ones; distances are uint16 on the scale ``distances_max`` · (number / 65534)². ``born`` is int32
-    (N,); ``owner_prompt``, ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs``
-    int32 (n, 2), partner particles of both prompts. ``scales`` holds the range of each colour scale
-    over all frames. ``is_counted`` uint8 (N,) marks the particles that the ``density`` counts;
-    ``followed`` is the view with a scale that follows the frames, and ``parts_view`` that of
-    contributions without their sums (None if there are no sums). ``id`` is equal for equal content.
-    Descriptions of particles may be left out later if the id is the same.
+    Returns:
+        JSON values. Arrays are base64 of little-endian numbers. There are N particles: P of the
+        artifact and, if contributions add up in the map, one more per token for the sum of its
+        contributions so far. The first ``n_still`` of them don't move after their birth (all P
+        contributions, or none), and are sent once: ``still_positions`` float32 (n_still, 3), before
+        birth 0 if ``from_origin``; ``still_norms`` float32 (n_still,). For the remaining M = N −
+        n_still, ``positions`` is float32 (F, M, 3), ``norms`` and ``displacements`` are float32 (F,
+        M), NaN for sums. ``neighbours`` and ``distances`` are (n, k): the existing particles of
+        each frame, frame by frame; uint16 or, for very many particles, uint32, with the largest
+        number for missing ones; distances are uint16 on the scale ``distances_max`` · (number /
+        65534)². ``born`` is int32 (N,); ``owner_prompt``, ``owner_token`` and ``owner_part`` int32
+        (N,), −1 for none; ``pairs`` int32 (n, 2), partner particles of both prompts. ``scales``
+        holds the range of each colour scale over all frames. ``is_counted`` uint8 (N,) marks the
+        particles that the ``density`` counts; ``followed`` is the view with a scale that follows
+        the frames, and ``parts_view`` that of contributions without their sums (None if there are
+        no sums). ``id`` is equal for equal content. Descriptions of particles may be left out later
+        if the id is the same.
     """
     settings = report.get("settings", {})
     kinds = kinds_of(report)

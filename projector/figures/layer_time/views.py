@@ -49,8 +49,9 @@ def followed(
     Args:
         positions: (F, N, 3); ``there`` is (F, N).
 
-    Returns: ``middle`` and ``reach`` of the widest frame's view (3 each), and ``magnified`` (F),
-        the magnification of each frame compared with that view, at least 1.
+    Returns:
+        ``middle`` and ``reach`` of the widest frame's view (3 each), and ``magnified`` (F), the
+        magnification of each frame compared with that view, at least 1.
     """
     boxes = [box_of(each, seen, outliers) for each, seen in zip(positions, there, strict=True)]
     middles, reaches = (np.array([box[k] for box in boxes]) for k in (0, 1))
@@ -114,7 +115,8 @@ def density_of(
 ) -> dict[str, Any] | None:
     """Windows, spreads and the scale of the film ``density.gif``, for showing the same density.
 
-    Returns: ``low`` and ``high`` (F, 2), ``spread`` (F), ``bandwidth``, ``follows`` as
+    Returns:
+        ``low`` and ``high`` (F, 2), ``spread`` (F), ``bandwidth``, ``follows`` as
         :class:`~projector.figures.layers.cloud.densities.Clouds` has them; ``highest``, the density
         of full colour; and ``words``, an explanation. None if no particle can be shown.
     """

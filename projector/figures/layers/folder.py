@@ -27,8 +27,9 @@ def write_layer_images(
 ) -> dict[str, Any]:
     """Write all files atomically; see :func:`check_folder` for replaced folders.
 
-    Returns: The content of ``report.json``: ``files``, each with its name and kind, and ``notes``
-        about files that were left out.
+    Returns:
+        The content of ``report.json``: ``files``, each with its name and kind, and ``notes`` about
+        files that were left out.
 
     Raises:
         UserError: if it must not be written there, or can't be written.

@@ -104,7 +104,8 @@ def compose(later: Sequence[Factors], earlier: Sequence[Factors]) -> Tensor:
         later: stacks (A₂, M, d₂) and (A₂, d₂, H).
         earlier: stacks (A₁, H, d₁) and (A₁, d₁, N).
 
-    Returns: (ΣA₂, ΣA₁), in the dtype and on the device of the first layer's stack; 0 if a matrix is
+    Returns:
+        (ΣA₂, ΣA₁), in the dtype and on the device of the first layer's stack; 0 if a matrix is
         zero.
     """
     # A model may be spread over devices: layers meet where the first one is.

@@ -101,8 +101,9 @@ def test_directions(
             out of a model's first token may affect every other token, because it is an attention
             sink.
 
-    Returns: The directions, (H,) each, from the prompts that are not held out; and the effects by
-        layer, with a ``reason`` if there are none.
+    Returns:
+        The directions, (H,) each, from the prompts that are not held out; and the effects by layer,
+        with a ``reason`` if there are none.
 
     Raises:
         SettingError: on ``at``, ``layers``, ``n_prompts``, ``n_random``, ``n_permuted`` or

@@ -261,8 +261,9 @@ def generate(
     Args:
         use_cache: cache keys and values; otherwise the whole text is processed for each token.
 
-    Returns: The added tokens, up to an end-of-text token; and −log probability of the prompt's
-        tokens from the second on, in nats per token, None if there is no second token.
+    Returns:
+        The added tokens, up to an end-of-text token; and −log probability of the prompt's tokens
+        from the second on, in nats per token, None if there is no second token.
 
     Raises:
         ArithmeticError: if a logit isn't finite.

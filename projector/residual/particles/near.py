@@ -26,9 +26,10 @@ def nearest(cloud: Cloud, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
         metric: "euclidean", in units of the vectors; or "cosine", 1 − cos. A zero vector has cosine
             distance 1 to every other.
 
-    Returns: neighbours (F, P, k) int32, nearest first, −1 for missing ones; distances (F, P, k)
-        float32, NaN for missing ones. A particle that doesn't exist yet, or isn't finite, has no
-        neighbours and is no other's neighbour.
+    Returns:
+        neighbours (F, P, k) int32, nearest first, −1 for missing ones; distances (F, P, k) float32,
+        NaN for missing ones. A particle that doesn't exist yet, or isn't finite, has no neighbours
+        and is no other's neighbour.
     """
     n_frames, n_particles, _ = cloud.shape
     neighbours = torch.full((n_frames, n_particles, k), -1, dtype=torch.int32)

@@ -84,8 +84,9 @@ def collect_states(subject: Subject, prompts: Sequence[Sequence[int]]) -> list[T
     Args:
         prompts: token ids, T_i of each.
 
-    Returns: For each prompt, (F, T_i, H) float32 on the CPU: before layer 0 (``resid_pre``), then
-        after each layer (``resid_post``); F = number of layers + 1.
+    Returns:
+        For each prompt, (F, T_i, H) float32 on the CPU: before layer 0 (``resid_pre``), then after
+        each layer (``resid_post``); F = number of layers + 1.
 
     Raises:
         UserError: if the model's stream can't be read there, or a state isn't finite.

@@ -83,8 +83,9 @@ def read_streams(
     Args:
         rows: (P,) int64, the tokens to keep out of B·T, in the order of the batch.
 
-    Returns: For each reading, (P, H) in the model's dtype; and the norms (n_readings, B·T) float32
-        of all tokens, on the CPU, in the order of the readings.
+    Returns:
+        For each reading, (P, H) in the model's dtype; and the norms (n_readings, B·T) float32 of
+        all tokens, on the CPU, in the order of the readings.
     """
     shape = inputs["input_ids"].shape
     blocks = subject.architecture.blocks

@@ -72,8 +72,9 @@ class Clouds:
         Args:
             n_cells: numbers of columns and rows of the grid.
 
-        Returns: (rows, columns) float64, at the cells' middles, the highest second coordinate
-            first; 0 if there are no particles.
+        Returns:
+            (rows, columns) float64, at the cells' middles, the highest second coordinate first; 0
+            if there are no particles.
         """
         chosen = self.positions[frame][self.is_shown[frame] & (self.prompts == prompt)]
         if not len(chosen):

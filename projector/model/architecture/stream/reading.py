@@ -51,8 +51,9 @@ class NormPath:
         Args:
             vectors: (n, H) in the model's dtype, on its device.
 
-        Returns: (n, H) float32. Multiplied by the weights from :meth:`fold`, they equal the
-            original weights applied to the normed vectors, except for biases.
+        Returns:
+            (n, H) float32. Multiplied by the weights from :meth:`fold`, they equal the original
+            weights applied to the normed vectors, except for biases.
         """
         given, normed = vectors, []
         for module, _ in self.norms:

@@ -23,8 +23,9 @@ def top_directions(vectors: Tensor, k: int) -> Tensor:
     Args:
         vectors: (m, H), floating point.
 
-    Returns: (H, j) float64 on the CPU, orthonormal, the strongest first; j < k if the vectors span
-        fewer dimensions, and j = 0 if all are zero.
+    Returns:
+        (H, j) float64 on the CPU, orthonormal, the strongest first; j < k if the vectors span fewer
+        dimensions, and j = 0 if all are zero.
     """
     rows = vectors.detach().cpu()
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()

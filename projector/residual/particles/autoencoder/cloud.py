@@ -29,7 +29,8 @@ def particle_cloud(
         states: for each prompt, (F, T, H) in all F frames of the model, with any T.
         chosen: the frames to show; None for all.
 
-    Returns: The cloud of the particles of the first prompt, then of the second, H numbers each; and
+    Returns:
+        The cloud of the particles of the first prompt, then of the second, H numbers each; and
         notes for the user. A short prompt has fewer than K particles, only those that its tokens
         need; see :meth:`Autoencoder.needed`. A particle's token is the one that it attends to most
         in the last shown frame.

@@ -65,8 +65,9 @@ def measure_fidelity(
         controls: clouds of noise placed by the same pipeline; see
             :func:`projector.residual.particles.fidelity.shuffling.place_shuffled`.
 
-    Returns: One record per frame; the rank correlation of displacements pooled over all frames, and
-        the same for random projections. A correlation is None if there are fewer than three
+    Returns:
+        One record per frame; the rank correlation of displacements pooled over all frames, and the
+        same for random projections. A correlation is None if there are fewer than three
         displacements, or all are equal.
     """
     counted = _counted(cloud, positions)
