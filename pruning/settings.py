@@ -32,7 +32,7 @@ SEQUENCE_LENGTH_HELP = (
 )
 WINDOWS_HELP = (
     "Number of windows of each evaluation text that every model is scored on; all models are "
-    "scored on the same ones."
+    "scored on the same ones. A number larger than a text has selects all of its windows."
 )
 MEMORY_HELP = (
     "Maximum memory to use in addition to the model's own, for example 8GiB. By default all free "

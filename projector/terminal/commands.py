@@ -14,6 +14,7 @@ from projector.settings import HELP, UNIT, Template, help_of
 from projector.terminal.options import (
     option_words,
     parse_layers,
+    parse_names,
     parse_numbers,
     parse_sites,
     parse_size,
@@ -148,11 +149,13 @@ def _reader(each: Field[Any], annotation: Any) -> Callable[[str | None, str], An
     """What reads the text of an option; None if Typer reads it."""
     if each.metadata.get(UNIT) == "bytes":
         return parse_size
+    # Where None means all, an empty list must not.
+    texts = parse_sites if type(None) in _alternatives(annotation) else parse_names
     kinds = {get_args(part)[0] for part in _alternatives(annotation) if get_origin(part) is tuple}
     readers: dict[type, Callable[[str | None, str], Any]] = {
         int: parse_layers,
         float: parse_numbers,
-        str: parse_sites,
+        str: texts,
     }
     return next((read for kind, read in readers.items() if kind in kinds), None)
 

@@ -78,6 +78,13 @@ def parse_sites(text: str | None, setting: str = "sites") -> tuple[str, ...] | N
     return tuple(filter(None, parts)) or ("",)
 
 
+def parse_names(text: str | None, setting: str) -> tuple[str, ...] | None:
+    """``random, obs`` → its parts, without empty ones; ``()`` if there are no others."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def parse_numbers(text: str | None, setting: str) -> tuple[float, ...] | None:
     """``0.1, 0.3`` → its parts.
 

@@ -35,7 +35,8 @@ class ReuseSettings:
     Attributes:
         shares: in [0, 2/3], or in [0, 1/2] for a model whose MLPs are not gated.
         n_seeds: seeds ``seed`` … ``seed`` + n − 1.
-        n_windows: drawn evenly from the evaluation text; None for all.
+        n_windows: drawn evenly from the evaluation text, 64 by default; None for all of them, or a
+            number larger than the text has, as on the command line.
         n_partners: neurons that one reused neuron is fitted to, 1 to 8.
         pruning_method: one of :data:`pruning.methods.registry.METHODS`.
 

@@ -17,6 +17,16 @@ INSTALL = "pip install 'transformer-projector[tasks]'"
 _N_BOOTSTRAPS = 1000
 
 
+def check_tasks(tasks: Sequence[Any]) -> None:
+    """Raise a UserError if there is no task."""
+    if not tasks:
+        raise UserError(
+            f"no task is given: set {named('tasks')}, for example "
+            f"{named('tasks', 'hellaswag,arc_easy')}",
+            setting="tasks",
+        )
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """One metric of one task.
@@ -58,12 +68,7 @@ def run_tasks(
     Raises:
         UserError: if the harness is not installed, doesn't know a task, or can't run it.
     """
-    if not tasks:
-        raise UserError(
-            f"no task is given: set {named('tasks')}, for example "
-            f"{named('tasks', 'hellaswag,arc_easy')}",
-            setting="tasks",
-        )
+    check_tasks(tasks)
     check_least("limit", limit, 1)
     check_least("batch_size", batch_size, 1)
     check_installed()

@@ -129,11 +129,6 @@ def _text_of(given: str | None, model: str, kind: str, setting: str) -> str:
     return str(getattr(usual, kind))
 
 
-def names(text: str) -> tuple[str, ...]:
-    """``random, obs`` → its parts, without empty ones."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def memory_words(needs: Any) -> str:
     """What layers take, before they are made (:class:`pruning.layerwise.budget.Needs`)."""
     from projector.memory import enough_text

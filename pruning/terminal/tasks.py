@@ -30,9 +30,10 @@ class TaskOptions:
 def tasks(screen: Screen, model: Model, *, options: TaskOptions, loading: LoadingOptions) -> None:
     """Judge MODEL by benchmark tasks, through lm-evaluation-harness (an optional extra)."""
     from projector.model.loading import load_model
-    from pruning.scoring.tasks import check_installed, run_tasks
+    from pruning.scoring.tasks import check_installed, check_tasks, run_tasks
     from pruning.terminal.tables import tasks_table
 
+    check_tasks(options.tasks)
     check_installed()
     loaded = load_model(model, with_head=True, **vars(loading))
     # The harness draws its own progress, and some of its tasks print.

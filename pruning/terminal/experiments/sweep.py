@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from projector.settings import setting
 from projector.terminal.commands import Given, command
-from projector.terminal.options import LoadingOptions
+from projector.terminal.options import LoadingOptions, parse_names
 from projector.terminal.screen import Screen
 from pruning.settings import PoleOptions
 from pruning.sweep.settings import SweepRequest, SweepSettings
@@ -25,7 +25,6 @@ from pruning.terminal.options import (
     calibration_of,
     evaluation_of,
     memory_words,
-    names,
 )
 
 
@@ -59,7 +58,10 @@ def sweep(
         model=model,
         settings=replace(settings, poles=poles),
         calibration=calibration_of(texts.calibration, model),
-        evaluations=names(evaluation_of(texts.evaluation, model, "evaluations")),
+        evaluations=parse_names(
+            evaluation_of(texts.evaluation, model, "evaluations"), "evaluations"
+        )
+        or (),
         **request.values,
         **vars(loading),
     )

@@ -220,6 +220,10 @@ def test_tasks_shows_what_the_harness_found(
     assert "20 examples" in result.output
 
 
+def test_no_task_is_refused_before_anything_is_loaded() -> None:
+    assert lacking(error_of("tasks", "nowhere", "--tasks", " , "), "--tasks", "hellaswag") == []
+
+
 def test_tasks_without_the_harness_is_one_line(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

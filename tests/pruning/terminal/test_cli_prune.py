@@ -449,6 +449,8 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
         ("qwen2", {"sparsities": "0"}, ("--sparsities 0",)),
         ("qwen2", {"sparsities": "a third"}, ("--sparsities 'a third'",)),
         ("qwen2", {"sparsities": ","}, ("--sparsities", "empty")),
+        ("qwen2", {"methods": ","}, ("--methods", "empty")),
+        ("qwen2", {"refits": " ,"}, ("--refits", "empty")),
         ("qwen2", {"sparsities": "0.2,0.20"}, ("--sparsities", "repeats")),
         ("qwen2", {"methods": "poles,magic"}, ("--methods 'magic'",)),
         ("qwen2", {"refits": "none,magic"}, ("--refits 'magic'",)),
