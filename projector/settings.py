@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 from projector.errors import SettingError
 
 HELP, MAY_DIFFER, CHOICES, UNIT, BY_SOME = "help", "may_differ", "choices", "unit", "by_some"
-TOLD_BY = "told_by"
+TOLD_BY, HELP_OFF = "told_by", "help_off"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def setting(
     *,
     factory: Any = MISSING,
     help: str | Callable[[], str] = "",
+    help_off: str = "",
     may_differ: bool = False,
     choices: Iterable[str] = (),
     unit: str = "",
@@ -53,6 +54,7 @@ def setting(
         default: the default value; without it, the setting is required.
         factory: gives the default instead, if it depends on registered parts.
         help: one or two sentences of help; a function if the text depends on registered parts.
+        help_off: help of the option that turns a switch off, if there is no option that turns it on.
         may_differ: whether two runs count as the same run even if they differ in this field.
         choices: the valid values, for interfaces that list them.
         unit: ``bytes`` if an interface may accept a size such as ``8GiB``.
@@ -63,6 +65,7 @@ def setting(
     """
     metadata = {
         HELP: help,
+        HELP_OFF: help_off,
         MAY_DIFFER: may_differ,
         CHOICES: tuple(choices),
         UNIT: unit,

@@ -40,7 +40,7 @@ class CommandHelp(SphinxDirective):
         section += nodes.literal_block(usage, usage, language="text")
         rows = [each for each in command.params if not getattr(each, "hidden", False)]
         if rows:
-            head = ("Option", "Default", "What it does")
+            head = ("Option", "Default", "Description")
             section += table(head, [_row(each, context) for each in rows])
         return section
 

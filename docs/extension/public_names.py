@@ -17,6 +17,11 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+_OF_CLASSES = (
+    "   :members:",
+    "   :inherited-members: object, tuple, Exception",
+    "   :exclude-members: __init__, __new__",
+)
 _CODE = re.compile(r"(``[^`]*``|`[^`]*`)")
 
 
@@ -52,7 +57,7 @@ class PublicNames(SphinxDirective):
 
 def _entry(name: str, is_class: bool) -> list[str]:
     kind = "autoclass" if is_class else "autofunction"
-    return [f".. {kind}:: {name}", *(["   :members:"] if is_class else []), ""]
+    return [f".. {kind}:: {name}", *(_OF_CLASSES if is_class else []), ""]
 
 
 def _public_classes() -> Iterator[type]:
@@ -64,7 +69,7 @@ def _public_classes() -> Iterator[type]:
 def _met(public: dict[str, Any], package: str) -> Iterator[type]:
     """Classes of the package that the annotations of functions and of public methods name."""
     for found in public.values():
-        members = vars(found).items() if inspect.isclass(found) else [("", found)]
+        members = inspect.getmembers_static(found) if inspect.isclass(found) else [("", found)]
         for name, member in members:
             function = member.fget if isinstance(member, property) else member
             function = getattr(function, "__func__", function)

@@ -84,11 +84,14 @@ class FitSettings:
         ),
     )
     keep_statistics: bool = setting(
-        True, help="Don't save means and covariances: the projection takes far less disk space."
+        True,
+        help="Save means and covariances. Without them the projection takes far less disk space.",
+        help_off="Don't save means and covariances: the projection takes far less disk space.",
     )
     keep_examples: bool = setting(
         True,
-        help="Don't keep examples: each neuron's highest and lowest tokens, and a sample.",
+        help="Save examples: each neuron's highest and lowest tokens, and a sample.",
+        help_off="Don't save examples: each neuron's highest and lowest tokens, and a sample.",
     )
     cross_layer: bool = setting(
         False,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import typer
 
-from projector.settings import HELP, UNIT, Template, help_of
+from projector.settings import HELP, HELP_OFF, UNIT, Template, help_of
 from projector.terminal.options import (
     option_words,
     parse_layers,
@@ -165,16 +165,26 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if is_union else (annotation,)
 
 
+def option_names(each: Field[Any], annotation: Any) -> tuple[str, ...]:
+    """The names of a field's option; of a switch, the name that turns it on and the one for off.
+
+    The first is empty if nothing turns the switch on, because it is on by default.
+    """
+    flag = option_words(each.name, ())
+    if bool not in _alternatives(annotation):
+        return (flag,)
+    no = option_words(each.name, (False,))
+    if each.default is None:
+        return flag, no
+    if not each.default:
+        return (flag,)
+    yes = option_words(each.name, (True,))
+    return (yes if yes.startswith("--") else "", no)
+
+
 def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
     """A field as an option."""
-    flag = option_words(each.name, ())
-    if bool in _alternatives(annotation):
-        no = option_words(each.name, (False,))
-        if each.default is None:
-            flag = f"{flag}/{no}"
-        elif each.default:
-            yes = option_words(each.name, (True,))
-            flag = f"{yes if yes.startswith('--') else ' '}/{no}"
+    names = option_names(each, annotation)
     default = None if each.default_factory is not MISSING else each.default
     if _reader(each, annotation) is not None:
         annotation = str | None
@@ -188,6 +198,9 @@ def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
     text = told.text if isinstance(told, Template) else help_of(each)
     # A help text that describes the default is not followed by its name.
     shows = not (is_needed or default is None or isinstance(default, bool) or _BY_DEFAULT in text)
+    if not names[0]:
+        text = each.metadata.get(HELP_OFF) or text
+    flag = "/".join(name or " " for name in names)
     option = typer.Option(flag, help=text, show_default=shows)
     return inspect.Parameter(
         each.name,
