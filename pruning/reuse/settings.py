@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import isfinite
+from math import floor, isfinite
 from pathlib import Path
 
 from projector.errors import SettingError, check_choice, check_least, check_seed
@@ -103,7 +103,7 @@ def check_shares(shares: Collection[float], most: float = MOST_GATED) -> None:
                 share,
                 "is more than reuse can save, because a reused neuron still needs its output "
                 "column",
-                f"give {most:.2f} or less",
+                f"give {floor(100 * most) / 100} or less",
             )
 
 

@@ -125,8 +125,11 @@ def test_models_that_can_not_be_computed_so_are_refused(tokenizer: Any, tmp_path
     architecture = find_architecture(model)
     # All but the columns of one of two layers.
     assert most_share(architecture) == pytest.approx(1 / 3)
-    with refused("shares", 0.4):
+    # Rounded down, to a share that is taken.
+    with refused("shares", 0.4, "0.33"):
         experiment(model, tokenizer, ReuseSettings(shares=(0.4,), n_seeds=1, n_sequences=20))
+    with refused("shares", 0.67, "0.66"):
+        ReuseSettings(shares=(0.67,))
     with pytest.raises(UserError):
         check_reusable(find_architecture(build("mixtral")))
     given = subject(model, tokenizer)
