@@ -54,7 +54,7 @@ def setting(
         default: the default value; without it, the setting is required.
         factory: gives the default instead, if it depends on registered parts.
         help: one or two sentences of help; a function if the text depends on registered parts.
-        help_off: help of the option that turns a switch off, if there is no option that turns it on.
+        help_off: help of the option that turns a switch off, if no option turns it on.
         may_differ: whether two runs count as the same run even if they differ in this field.
         choices: the valid values, for interfaces that list them.
         unit: ``bytes`` if an interface may accept a size such as ``8GiB``.
