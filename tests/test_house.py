@@ -123,6 +123,17 @@ def test_every_module_says_what_it_is() -> None:
     assert silent == []
 
 
+def test_what_functions_return_is_a_section_of_their_docstrings() -> None:
+    """Text on the line of ``Returns:`` would be shown as a heading in the reference."""
+    found = [
+        f"{name_of(path)}:{n}"
+        for path in modules(*PACKAGES)
+        for n, line in enumerate(path.read_text().splitlines(), 1)
+        if re.match(r" +Returns: +\S", line)
+    ]
+    assert found == []
+
+
 def test_rooms_are_small_and_named() -> None:
     found = {}
     for folder in {path.parent for path in modules(*PACKAGES)}:

@@ -83,6 +83,16 @@ def test_help_is_shown_as_ever(program: str) -> None:
         assert result.stderr == ""
 
 
+def test_help_shows_a_value_for_options_that_take_one() -> None:
+    shown = " ".join(CliRunner().invoke(APPS["projector"], ["layout", "--help"]).output.split())
+    for flag in ("--force", "--json", "--help"):
+        assert f"{flag} <" not in shown
+    assert "--seed <int>" in shown
+    # The help text of a solver describes its default.
+    assert "[default: smacof]" not in shown
+    assert "[default: 0]" in shown
+
+
 @pytest.mark.parametrize("program", APPS)
 def test_the_programs_themselves_refuse_so(program: str) -> None:
     """As a shell starts them, and not as a test calls them."""
