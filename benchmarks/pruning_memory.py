@@ -154,7 +154,7 @@ def table(row: Row) -> str:
     lines = [
         f"Reported before it starts: {size_text(row.reported_bytes)}",
         "",
-        "| stage | seconds | most beside the model |",
+        "| stage | seconds | most besides the model |",
         "| --- | ---: | ---: |",
     ]
     for stage, peak in row.peaks.items():

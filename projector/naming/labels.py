@@ -31,7 +31,7 @@ _MOST_OF_KIND = 0.25
 MOST_BY_CHANCE = 0.02
 MOST_TOKENS = 5
 _MIXED, LOWEST = " (mixed)", " ↓"
-# Of the rules by which labels are made: labels that a file keeps of another are made anew.
+# Of the rules by which labels are made: labels that a file keeps of another are made again.
 RULES = 2
 
 

@@ -59,10 +59,12 @@ class Overview:
 
     @property
     def layers(self) -> list[int]:
+        """The projected layers, ascending."""
         return list(self.facts.layers)
 
     @property
     def sites(self) -> list[str]:
+        """The names of the projected sites."""
         return list(self.facts.sites)
 
     @property

@@ -226,7 +226,7 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     if needs.after > needs.sums + needs.working:
         whose = "a cut model"
     raise UserError(
-        f"{whose} needs {enough_text(spilled.total)} of memory besides the model "
+        f"{whose} needs {enough_text(spilled.total)} of memory in addition to the model "
         f"({spilled.parts()}), more than {limit}: {remedy}",
         setting="memory_budget",
         value=budget,

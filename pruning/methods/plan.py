@@ -65,7 +65,7 @@ class LayerPlan:
 
     @property
     def kept_index(self) -> Tensor:
-        """(K,) int64."""
+        """Indices of the K neurons that stay, (K,) int64, ascending."""
         return torch.tensor(self.kept, dtype=torch.int64)
 
     def to_dict(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _hand_over(moments: Tensor, output: Tensor, around: Surroundings, n_removed:
     """Remove the cheapest neuron, hand its weights on, and so forth; who is left, (K,).
 
     A neuron is told worse with each stand-in that goes, so what was computed before is at most what
-    it costs now. Only the cheapest are computed anew: the choice is the same.
+    it costs now. Only the cheapest are computed again: the choice is the same.
     """
     n = len(moments)
     is_left = torch.ones(n, dtype=torch.bool)

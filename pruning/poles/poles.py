@@ -82,6 +82,7 @@ class PoleSettings:
 
     @property
     def effective_min_samples(self) -> int:
+        """``min_samples``, or its default, the minimum pole size."""
         return self.min_cluster_size if self.min_samples is None else self.min_samples
 
     @property
@@ -238,10 +239,12 @@ class Poles:
 
     @property
     def n_neurons(self) -> int:
+        """Number of neurons of the layer and site."""
         return self.labels.numel()
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Number of neurons in each pole."""
         return tuple(pole.size for pole in self.poles)
 
     @property

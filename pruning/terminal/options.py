@@ -134,6 +134,6 @@ def memory_words(needs: Any) -> str:
     from projector.memory import enough_text
 
     return (
-        f"Needs about {enough_text(needs.total)} of memory besides the model, layer by layer: "
-        f"{needs.parts()}"
+        f"Needs about {enough_text(needs.total)} of memory in addition to the model, one layer at "
+        f"a time: {needs.parts()}"
     )

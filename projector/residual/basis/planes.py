@@ -292,7 +292,7 @@ def _share_after(given: LinearMap, y: Tensor, after: Tensor, n_draws: int, seed:
         return Share(name, None, None, None, None, control, 0, "the map takes every token to 0")
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(_N_VECTORS, given.n_inputs, generator=generator)
-    # Of equal lengths, as many as there are tokens: drawn anew from those that went through.
+    # Of equal lengths, as many as there are tokens: drawn again from those that went through.
     out = given.apply(random / random.norm(dim=1, keepdim=True)).double().cpu()
     inside = (out @ after.double().cpu()).square().sum(1)
     whole = out.square().sum(1)

@@ -235,7 +235,7 @@ def _allowed(subject: Subject) -> float:
 
 
 def _why_no_zeros(subject: Subject, shared: Alignment) -> str | None:
-    """Why states before the first unlike token need not be equal, or there are none."""
+    """Why states before the first differing token need not be equal, or there are none."""
     if not subject.architecture.is_causal:
         return "the model is an encoder: every token attends to the whole prompt"
     if not shared.n_beginning:
