@@ -126,7 +126,7 @@ def measure(n_neurons: int, n_layers: int, budget: str, n_times: int) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """The table as Markdown."""
     lines = [
-        "| neurons × layers | budget | passes | reckoned | most besides the model | of the budget |",
+        "| neurons × layers | budget | passes | reckoned | besides the model | of the budget |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:

@@ -59,7 +59,7 @@ class Overview:
 
     @property
     def layers(self) -> list[int]:
-        """The projected layers, ascending."""
+        """The numbers of the projected layers."""
         return list(self.facts.layers)
 
     @property
