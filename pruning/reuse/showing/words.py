@@ -20,6 +20,8 @@ _SUBJECTS = {
     EARLY_WRITE: "Early write",
 }
 _SAME = "same"
+# Two standard errors are near a 95 % interval: 2.3 at nine degrees of freedom, 12.7 at one.
+_ENOUGH_WINDOWS = 10
 _WORDS = {
     WINS: ("beats {other}", "by"),
     LOSES: ("loses to {other}", "by"),
@@ -65,15 +67,21 @@ def outcome(report: ReuseReport) -> str:
 def error_words(report: ReuseReport) -> str:
     """The sources of variation that the standard errors include."""
     n_seeds = int(report.settings.get("n_seeds", 1))
+    windows = max((len(row.nll_windows) for row in report.rows), default=0)
+    few = (
+        f" {windows:,} windows are too few for a verdict: score {_ENOUGH_WINDOWS} or more."
+        if windows < _ENOUGH_WINDOWS
+        else ""
+    )
     if n_seeds < 2:
         return (
             "Standard errors are over windows only: with one seed, they don't include the effect "
-            "of the calibration text."
+            f"of the calibration text.{few}"
         )
     return (
         f"Standard errors are over windows and over {n_seeds:,} seeds. The seeds' part has only "
         f"{n_seeds - 1:,} degree{'' if n_seeds == 2 else 's'} of freedom, so if it is the larger "
-        "part, two standard errors aren't a 95 % interval."
+        f"part, two standard errors aren't a 95 % interval.{few}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from pruning.reuse.records import (
     REUSE,
     ReuseRow,
 )
-from pruning.reuse.showing.words import answer
+from pruning.reuse.showing.words import answer, error_words
 
 _noise = np.random.default_rng(0).normal(size=(2, 30))
 
@@ -110,3 +111,13 @@ def test_mixed_wins_beside_its_own_control() -> None:
     # A row of a report that does not tell.
     old = {k: v for k, v in given[0].as_dict().items() if k not in ("n_reused", "n_removed")}
     assert ReuseRow.from_dict(old).n_reused is None
+
+
+def test_few_windows_are_named_with_their_errors() -> None:
+    many = rows(0.6, 0.6)
+    few = [replace(each, nll_windows=each.nll_windows[:9]) for each in many]
+    said = {
+        n: error_words(report_of({"n_seeds": 2}, {}, of, "obs")) for n, of in ((9, few), (30, many))
+    }
+    assert "9 windows" in said[9]
+    assert "windows are" not in said[30]
