@@ -103,7 +103,7 @@ def test_a_layer_in_which_nothing_varies_is_told(
         at = start(own, page, **params).run()
         assert len(errors(at)) == (page == "heatmap"), page
         if page == "heatmap":
-            assert "layer" in errors(at)[0]
+            assert "varies" in errors(at)[0]
 
 
 def test_positions_trained_elsewhere_are_shown(

@@ -171,7 +171,7 @@ def test_tokens_on_which_a_neuron_is_not_finite_do_not_count_for_it(
 def test_a_corpus_in_which_nothing_counts_is_refused(tokenizer: Any) -> None:
     corpus = corpus_of(tokenizer, packed=True, skip_first=1)
     empty = Corpus(**{f.name: getattr(corpus, f.name) for f in fields(corpus)} | {"n_tokens": 0})
-    with refused_naming("corpus"):
+    with refused_naming("corpus", "no token"):
         gather(build("qwen2"), empty)
 
 
