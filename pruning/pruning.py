@@ -124,7 +124,8 @@ def prune_model(
         calibration: the text to measure activations on; see
             :func:`projector.corpus.sources.read_documents`.
         projection: folder of the model's projection, for methods that read one.
-        sequence_length: tokens per calibration sequence; None for the model's usual length.
+        sequence_length: tokens per calibration sequence; None for 256, or the model's maximum if
+            that is less.
         revision: branch, tag or commit of a hub model.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         dtype: dtype that the model computes in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.

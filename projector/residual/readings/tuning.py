@@ -77,11 +77,8 @@ def tune_lens(
     n_held_out = max(1, min(_MOST_HELD_OUT // length, int(_HELD_OUT_SHARE * tokens.n_sequences)))
     n_train = tokens.n_sequences - n_held_out
     last = last_reading(subject.architecture)
-    readings = [
-        each
-        for each in find_readings(subject.architecture, ("resid_pre", "resid_post"))[0]
-        if each != last
-    ]
+    found = find_readings(subject.architecture, ("resid_pre", "resid_post"))[0]
+    readings = [each for each in found if each != last]
     if not readings:
         raise UserError(
             "this model has a single layer and no stream before it, so there is nothing to tune"
