@@ -63,11 +63,17 @@ COMES_WITH_ANOTHER = {
 FORMS = {"Correlations", "Distances", "MatrixFree", "TokenSample", "HalfStatistics"}
 # Not a variable of a style sheet, as --st-font.
 FLAG = re.compile(r"(?<![\w-])--(?!st-)[a-z][a-z-]+")
-# Four plain words one after the other: prose, and no name of a setting, a layer or a figure.
+# Plain words one after the other: prose, and no name of a setting, a layer or a figure. Three of an
+# error, where a name or a cue of two says which one it is; four of a page, which has titles too.
 _WORD = r"[a-z]+(?:'[a-z]+)?"
-PROSE = re.compile(rf"(?<![\w'./`-]){_WORD}(?:,? {_WORD}){{3}}(?![\w'./`-])")
-# What tests hold a message to.
-HOLD = {"endswith", "lacking", "refused", "refused_by_the_disk", "refused_naming", "startswith"}
+PROSE_OF_ERRORS, PROSE = (
+    re.compile(rf"(?<![\w'./`=-])[A-Z]?{_WORD}(?:,? {_WORD}){{{n}}}(?![\w'./`=-])") for n in (2, 3)
+)
+# What tests hold an error to, and the text of a page: all arguments of these.
+HOLD_ERRORS = {"lacking", "refused", "refused_by_the_disk", "refused_naming"}
+HOLD_PAGES = {"count", "endswith", "startswith"}
+# The first argument of these, of the module re.
+HOLD_BY_PATTERNS = {"fullmatch", "match", "search"}
 # A command that is named in full.
 COMMAND = re.compile(r"(projector|pruning|streamlit|pip|python) [^\n]*--[a-z]")
 
@@ -324,22 +330,67 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 def prose_in(tree: ast.Module) -> list[str]:
     """Where a test holds a message to its prose, so that its words can't be mended alone."""
-    held: list[ast.expr] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "match":
-            held.append(node.value)
-        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
-            held.append(node.left)
-        elif isinstance(node, ast.Call) and _called(node) in HOLD:
-            held += node.args
-    return [
+    held = list(_held(tree))
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef) and function.decorator_list:
+            held += _held_by_parameters(function)
+    found = {
         f"line {part.lineno}, {part.value!r}"
-        for each in held
+        for prose, each in held
         for part in ast.walk(each)
         if isinstance(part, ast.Constant)
         and isinstance(part.value, str)
-        and PROSE.search(part.value)
-    ]
+        and prose.search(part.value)
+    }
+    return sorted(found)
+
+
+def _held(tree: ast.AST) -> Iterator[tuple[re.Pattern[str], ast.expr]]:
+    """What texts are compared with here, and what counts as prose there."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "match":
+            yield PROSE_OF_ERRORS, node.value
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(each, ast.In | ast.NotIn) for each in node.ops):
+                yield PROSE, node.left
+            elif any(_is_a_message(side) for side in sides):
+                yield from ((PROSE_OF_ERRORS, side) for side in sides)
+        elif isinstance(node, ast.Call) and _called(node) in HOLD_ERRORS:
+            yield from ((PROSE_OF_ERRORS, each) for each in node.args)
+        elif isinstance(node, ast.Call) and _called(node) in HOLD_PAGES:
+            yield from ((PROSE, each) for each in node.args)
+        elif isinstance(node, ast.Call) and _called(node) in HOLD_BY_PATTERNS and node.args:
+            yield PROSE, node.args[0]
+
+
+def _is_a_message(node: ast.expr) -> bool:
+    """``str(error)`` or ``result.stderr``."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "stderr"
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
+
+
+def _held_by_parameters(
+    function: ast.FunctionDef,
+) -> Iterator[tuple[re.Pattern[str], ast.expr]]:
+    """The same of the cells of ``parametrize`` that it compares texts with."""
+    uses = {
+        node.id: prose
+        for prose, each in _held(function)
+        for node in ast.walk(each)
+        if isinstance(node, ast.Name)
+    }
+    for marked in function.decorator_list:
+        if not isinstance(marked, ast.Call) or _called(marked) != "parametrize":
+            continue
+        named, rows = marked.args[:2]
+        names = [node.value for node in ast.walk(named) if isinstance(node, ast.Constant)]
+        for row in rows.elts if isinstance(rows, ast.List) else []:
+            cells = row.elts if len(names) > 1 and isinstance(row, ast.Tuple) else [row]
+            yield from (
+                (uses[name], cell) for name, cell in zip(names, cells, strict=False) if name in uses
+            )
 
 
 def test_tests_hold_messages_to_names_and_numbers_not_to_prose() -> None:
@@ -374,6 +425,19 @@ def test_tests_hold_messages_to_names_and_numbers_not_to_prose() -> None:
         ("prose", 'assert text.startswith("holds no such layer")', True),
         ("prose", 'raises(UserError, match="layer 3 mlp_post.*12 tokens")', False),
         ("prose", 'assert "memory budget of 12 GB" in text', False),
+        ("prose", 'raises(UserError, match="is too small")', True),
+        ("prose", 'raises(UserError, match="too small")', False),
+        ("prose", 'assert str(error) == "It is too small"', True),
+        ("prose", 'assert result.stderr == "it is too small"', True),
+        ("prose", 'assert re.search("holds no such layer", text)', True),
+        ("prose", 'assert text.count("holds no such layer") == 1', True),
+        ("prose", '@parametrize("says", ["is too small"])\ndef f(says): refused("a", says)', True),
+        ("prose", '@parametrize("a", ["is too small"])\ndef f(a): refused("a", 3)', False),
+        (
+            "prose",
+            '@parametrize(("a", "b"), [(1, "is too small")])\ndef f(a, b): lacking(a, *b)',
+            True,
+        ),
         ("prose", 'assert title == "holds no such layer"', False),
         ("moves", "partial.replace(path)", True),
         ("moves", "os.replace(partial, path)", True),

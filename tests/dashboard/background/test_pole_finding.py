@@ -72,7 +72,7 @@ class Ended:
 @pytest.mark.parametrize(
     ("said", "status", "names"),
     [
-        (json.dumps(UserError(f"{named('epsilon')} is odd").to_record()), 2, "epsilon is odd"),
+        (json.dumps(UserError(f"{named('epsilon')} odd").to_record()), 2, "epsilon odd"),
         ('{"error": "Permission denied"}', 2, "^Permission denied$"),
         ("", -9, "killed"),
         ("Killed", -9, "killed"),

@@ -205,7 +205,7 @@ def test_a_page_calls_settings_as_its_fields_are_called() -> None:
     ("unfinished", "finished", "resume", "setting"),
     [
         (
-            Work("/data/tiny", "its seeds is 2, and this one's 3"),
+            Work("/data/tiny", "its seeds 2, not 3"),
             None,
             True,
             "resume",

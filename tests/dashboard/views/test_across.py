@@ -92,7 +92,7 @@ def test_a_card_lists_the_partners_beside_the_level_by_chance(shown: Path, start
         assert text in said(at)
     for text in ("1,234 tokens", "last one"):
         assert text in said(at)
-    assert said(at).count("control of single neurons") == 0
+    assert said(at).count("control of single") == 0
     # A neuron without correlations, and a site without partners.
     dead = start(shown, "neuron", **params | {"neuron": 9, "layer": 0}).run()
     assert links(dead, "L1 N") == []
@@ -163,7 +163,7 @@ def test_without_partners_the_command_is_told(
         tensors_metadata(read_saved(own / DECODER)),
     )
     old = start(own, "neuron", **params).run()
-    assert said(old).count("control of single neurons") == 1
+    assert said(old).count("control of single") == 1
     assert len(links(old, "L0 N")) == K
     (own / DECODER / "partners.json").write_text("{")
     assert "damaged" in said(at.run())

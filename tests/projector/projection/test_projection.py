@@ -264,7 +264,7 @@ def swap_layout_texts(out: Path) -> None:
     [
         (damage_json, "projection.json' & damaged & JSON"),
         (make_foreign, "projection.json' & transformer-projection"),
-        (make_newer, "projection.json' & version 99 & versions up to 2"),
+        (make_newer, "projection.json' & version 99 & up to 2"),
         (drop_facts, "projection.json & `projector fit`"),
         (drop_positions, "stress-3d.safetensors' & missing"),
         (truncate_positions, "stress-3d.safetensors' & damaged"),

@@ -545,7 +545,7 @@ def test_fit_of_what_is_no_such_model(
           for text in ("", "1-", "-1", "0,", "a", "0;1", "1.5", "0-1-2")),
         (("--lp", "0.5"), "--lp 0.5 "),
         (("--lp", "nan"), "--lp nan "),
-        (("--lp", "3"), "--lp 3 & stress by smacof"),
+        (("--lp", "3"), "--lp 3 & stress & smacof"),
         (("--objective", "linear", "--dim", "2"), "--dim 2 & linear"),
         (("--objective", "neighbours", "--solver", "adamw"), "--solver 'adamw' & neighbours"),
         (("--objective", "x"), "--objective 'x' & stress,"),
@@ -823,7 +823,7 @@ def test_without_statistics_positions_are_shown_and_not_remade(
     ("options", "names"),
     [
         (("--kind", "heatmap"), "--layer & 0, 1"),
-        (("--kind", "pie"), "--kind 'pie' & map, heatmap, trust"),
+        (("--kind", "pie"), "--kind 'pie' & map, heatmap & trust"),
         (("--layer", "7"), "layer 7 & 0, 1"),
         (("--kind", "heatmap", "--layer", "7"), "layer 7 & 0, 1"),
         (("--site", "mlp_out"), "site 'mlp_out' & mlp_post, attn"),

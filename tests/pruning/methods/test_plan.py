@@ -67,7 +67,7 @@ def _drop(*path: Any) -> Callable[[dict[str, Any]], None]:
     [
         (_drop("format"), "transformer-pruning-plan"),
         (_set("format", "transformer-projection"), "transformer-pruning-plan"),
-        (_set("format_version", 2), "version 2 & versions up to 1 & `pruning prune`"),
+        (_set("format_version", 2), "version 2 & up to 1 & `pruning prune`"),
         (_drop("format_version"), "format_version & None"),
         (_drop("method"), "damaged & 'method'"),
         (_drop("layers"), "damaged & 'layers'"),

@@ -459,7 +459,7 @@ class _NoBlocks(nn.Module):
 class _Breaks(_NoBlocks):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         self.head(self.table(input_ids))
-        raise ValueError("this model\n  is broken")
+        raise ValueError("broken\n  inside")
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ class _Breaks(_NoBlocks):
         (_albert, ("AlbertForMaskedLM", "block")),
         (lambda: nn.Sequential(nn.Linear(4, 4)), ("Sequential", "token embedding")),
         (_NoBlocks, ("_NoBlocks", "transformer blocks")),
-        (_Breaks, ("_Breaks", "6 tokens", "this model is broken")),
+        (_Breaks, ("_Breaks", "6 tokens", "broken inside")),
     ],
 )
 def test_models_that_cannot_be_read(make: Callable[[], nn.Module], names: tuple[str, ...]) -> None:
@@ -722,7 +722,7 @@ def test_what_is_no_attention_is_not_offered_as_one(model: Any) -> None:
             hf.XLNetModel(hf.XLNetConfig(vocab_size=N_VOCABULARY, d_model=24, n_layer=2, n_head=4)),
             "position axis",
         ),
-        (hf.RwkvModel(hf.RwkvConfig(**_NO_ATTENTION)), "split into parts"),
+        (hf.RwkvModel(hf.RwkvConfig(**_NO_ATTENTION)), "into parts"),
     ],
     ids=["xlnet", "rwkv"],
 )

@@ -61,7 +61,7 @@ def test_a_person_reads_kinds_beside_chance(checkpoint: Callable[[str], Path]) -
         assert words in result.output
     # Tokens are told from their positions, and the list is explained.
     text = " ".join(result.output.split())
-    found = re.search(r"attends (.*?) each token with its position", text)
+    found = re.search(r"attends (.*?) each token", text)
     assert found is not None
     places = re.findall(r"‘[^’]+’ (\d+) → ‘[^’]+’ (\d+) (0\.\d\d|1\.00)", found[1])
     assert len(places) == 6
