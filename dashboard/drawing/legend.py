@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dashboard.drawing import palette
 from dashboard.drawing.text import number
-from pruning.poles.poles import Control, Pole, Poles
+from pruning.poles.poles import Pole, Poles, counts_words
 
 # Nobody reads more rows; the Poles page lists all poles.
 _MOST_LISTED = 200
@@ -148,18 +148,6 @@ def _group(poles: Poles, k: int, name: str, color: int) -> Group:
 
 
 def _note(poles: Poles) -> str:
-    """The number of distinct poles, with the controls."""
-    if poles.n_distinct is None:
-        return ""
-    found = f"{poles.n_distinct} distinct, {poles.n_beyond_spectrum} beyond the spectrum"
-    controls = poles.controls
-    if controls is None:
-        return f"{found}."
-    return (
-        f"{found}. By chance: {_count(controls.shuffled)} distinct in shuffled ρ, "
-        f"{_count(controls.same_spectrum)} with the same spectrum."
-    )
-
-
-def _count(control: Control) -> str:
-    return "–" if control.n_distinct is None else f"{control.n_distinct:.1f}"
+    """The number of poles that each control confirms, with the control's own."""
+    words = counts_words([poles])
+    return f"{words}." if words else ""

@@ -30,7 +30,7 @@ from pruning.poles.files import OLD_FILE, POLES_FOLDER, load_every_pole
 from pruning.poles.finding import condensed_tree, find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
-from pruning.reporting.files import JSON_FILE, kind_at
+from pruning.reporting.files import JSON_FILE, is_foreign, kind_at
 from pruning.reporting.kinds import REUSE
 from pruning.reuse.records import ReuseReport
 from pruning.reuse.report import load_reuse
@@ -144,6 +144,11 @@ def reuse_report_at(path: Path) -> ReuseReport | None:
         return load_reuse(path) if kind_at(path) is REUSE else None
 
     return kept(("reuse report", path, stamp_of(path / JSON_FILE)), load)
+
+
+def is_foreign_report(path: Path) -> bool:
+    """See :func:`pruning.reporting.files.is_foreign`."""
+    return kept(("foreign report", path, stamp_of(path / JSON_FILE)), lambda: is_foreign(path))
 
 
 def plan_at(path: Path) -> PruningPlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -25,7 +25,7 @@ from dashboard.state.naming import saved_pole_name
 from dashboard.state.scene import Scene
 from projector.sites import MapKey, site_words
 from projector.statistics.organisation import Organisation, most_organised
-from pruning.poles.poles import Poles
+from pruning.poles.poles import Poles, counts_words
 
 TITLE, ICON, PATH = "Overview", ":material/dashboard:", "overview"
 _PICKED = "picked small map"
@@ -125,26 +125,8 @@ def _counts(found: Mapping[MapKey, Poles]) -> str:
     judged = [poles for poles in found.values() if poles.n_distinct is not None]
     if not judged:
         return ""
-    n = sum(poles.n_distinct or 0 for poles in judged)
     where = "1 map" if len(judged) == 1 else f"{len(judged):,} maps"
-    said = f"The number counts distinct poles: {n:,} in {where}"
-    by_control = _by_control(judged)
-    if by_control is None:
-        return f"{said}."
-    return said + "; in shuffled ρ there are {}, with the same spectrum {}.".format(*by_control)
-
-
-def _by_control(judged: Sequence[Poles]) -> tuple[str, str] | None:
-    """Distinct poles in shuffled ρ and with the same spectrum; None if some maps lack controls."""
-    sums = [0.0, 0.0]
-    for poles in judged:
-        if poles.controls is None:
-            return None
-        for k, control in enumerate((poles.controls.shuffled, poles.controls.same_spectrum)):
-            if control.n_distinct is None:
-                return None
-            sums[k] += control.n_distinct
-    return f"{sums[0]:,.1f}", f"{sums[1]:,.1f}"
+    return f"The number counts distinct poles. In {where}: {counts_words(judged)}."
 
 
 def _most_organised_key(organised: Mapping[MapKey, Organisation]) -> MapKey | None:
@@ -171,11 +153,8 @@ def _title(
     if poles is not None:
         n = len(poles.poles)
         said.append("1 pole" if n == 1 else f"{n} poles")
-        if poles.n_distinct is not None:
-            by_control = _by_control([poles])
-            beside = "" if by_control is None else " (shuffled {}, same spectrum {})"
-            said.append(f"{poles.n_distinct} distinct" + beside.format(*by_control or ()))
-    return "; ".join(said)
+        said.append(counts_words([poles]))
+    return "; ".join(filter(None, said))
 
 
 def _show_groups(scene: Scene, found: Mapping[MapKey, Poles]) -> None:

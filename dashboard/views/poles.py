@@ -31,7 +31,15 @@ from dashboard.state.naming import (
 from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
 from projector.sites import site_words
-from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings, axes_words, finding_words
+from pruning.poles.poles import (
+    SELECTIONS,
+    SPACES,
+    Poles,
+    PoleSettings,
+    axes_words,
+    counts_words,
+    finding_words,
+)
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
 _SPACE_NAMES = {
@@ -182,16 +190,13 @@ def _finding(found: Poles) -> str:
     shuffled, spectrum = controls.shuffled, controls.same_spectrum
     if found.n_distinct is None or shuffled.n_distinct is None:
         return (
-            f"{n_poles}; shuffled ρ gives {number(shuffled.n_poles, '.1f')}, the same spectrum "
-            f"{number(spectrum.n_poles, '.1f')}. Which are distinct is not known: "
+            f"{n_poles} (shuffled ρ: {number(shuffled.n_poles, '.1f')}, ρ with the same "
+            f"spectrum: {number(spectrum.n_poles, '.1f')}). Which are distinct is not known: "
             f"{found.reasons.get('distinct', 'there are no halves of the corpus')}."
         )
-    of_spectrum = "–" if spectrum.n_distinct is None else number(spectrum.n_distinct, ".1f")
     words, axes = finding_words(found), axes_words(found)
-    return (
-        f"{_counted(found.n_distinct, 'distinct pole')}; shuffled ρ gives "
-        f"{number(shuffled.n_distinct, '.1f')}, the same spectrum {of_spectrum}."
-        + (f" This map holds {words}{f'; {axes}' if axes else ''}." if words else "")
+    return f"{n_poles}: {counts_words([found])}." + (
+        f" This map holds {words}{f'; {axes}' if axes else ''}." if words else ""
     )
 
 

@@ -11,7 +11,12 @@ import streamlit as st
 import dashboard
 from dashboard.frame.exports import offer_figure
 from dashboard.state import session
-from dashboard.state.loading import folders_with, report_at, reuse_report_at
+from dashboard.state.loading import (
+    folders_with,
+    is_foreign_report,
+    report_at,
+    reuse_report_at,
+)
 from dashboard.state.scene import Scene
 from dashboard.views.reuse_reports import show_reuse
 from projector.errors import UserError
@@ -75,13 +80,18 @@ def show_reports(scene: Scene) -> None:
 
 
 def _reports(scene: Scene) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Folders of reports by name: of the current model, and of other models or damaged."""
+    """Folders of reports by name: of the current model, and of other models or damaged.
+
+    Reports of other commands, such as ``projector layer-time``, aren't among them.
+    """
     everywhere = folders_with(scene.settings.roots, JSON_FILE)
     everywhere = {**everywhere, SHIPPED: Path(dashboard.__file__).parent / "shipped"}
     own: dict[str, Path] = {}
     others: dict[str, Path] = {}
     for name, path in everywhere.items():
         try:
+            if is_foreign_report(path):
+                continue
             report = reuse_report_at(path) or report_at(path)
             is_own = report.model.get("sha256") == scene.sha256
         except UserError:

@@ -325,6 +325,16 @@ def _columns(projection: Any, layout: str | None) -> list[Column]:
     return found
 
 
+def legend(lines: Iterable[tuple[str, str]]) -> Table:
+    """Names and what they mean, wrapped at the screen's width."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=9, style="dim")
+    table.add_column(overflow="fold", style="dim")
+    for name, text in lines:
+        table.add_row(escape(name), escape(text))
+    return table
+
+
 def _legend(projection: Any, layout: str | None) -> list[str]:
     """What the columns of the table tell."""
     record = _record(projection, layout)

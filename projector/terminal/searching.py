@@ -14,7 +14,7 @@ from projector.errors import check_least
 from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import SavedProjection
-from projector.terminal.screen import Screen
+from projector.terminal.screen import Screen, legend
 
 SearchedText = Annotated[
     str,
@@ -46,6 +46,7 @@ def search(
     screen: Screen, projection_dir: SavedProjection, text: SearchedText, *, options: SearchOptions
 ) -> None:
     """List the neurons and poles of all layers that fire on a text, the strongest first."""
+    from projector.naming.legend import signs_in
     from projector.naming.search import search as find
     from projector.projection.projection import Projection
 
@@ -67,6 +68,7 @@ def search(
     if len(shown) < len(found.results):
         n_left = len(found.results) - len(shown)
         screen.say(f"and {n_left:,} more: add [b]--limit {len(found.results)}[/b] to see all")
+    screen.out.print(legend(signs_in(each.label for each in shown)))
 
 
 def _table(shown: tuple[Any, ...]) -> Table:

@@ -352,6 +352,32 @@ def finding_words(poles: Poles, pole: int | None = None) -> str:
     return "weak groups" if pole is None else "a weak group"
 
 
+def counts_words(found: Sequence[Poles]) -> str:
+    """The poles of some maps that each control confirms, next to the control's own count.
+
+    Distinct poles are compared with distinct poles of shuffled ρ, and poles beyond the spectrum
+    with those of ρ with the same spectrum. All counts are sums over the maps; those of the controls
+    are means over draws. Empty if no map was judged.
+    """
+    judged = [poles for poles in found if poles.n_distinct is not None]
+    if not judged:
+        return ""
+    controls = [poles.controls for poles in judged if poles.controls is not None]
+    distinct = sum(poles.n_distinct or 0 for poles in judged)
+    beyond = sum(poles.n_beyond_spectrum or 0 for poles in judged)
+    of_shuffled = _summed([each.shuffled.n_distinct for each in controls])
+    of_spectrum = _summed([each.same_spectrum.n_beyond_spectrum for each in controls])
+    return (
+        f"{distinct:,} distinct (shuffled ρ: {of_shuffled}), {beyond:,} beyond the spectrum "
+        f"(ρ with the same spectrum: {of_spectrum})"
+    )
+
+
+def _summed(counts: Sequence[float | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return f"{sum(known):,.1f}" if len(known) == len(counts) else "–"
+
+
 def axes_words(poles: Poles) -> str:
     """How many axes with two ends the controls have, if the map has one; otherwise empty."""
     if not poles.n_axes or poles.controls is None:

@@ -108,6 +108,18 @@ def kind_at(folder: Path) -> ReportKind | None:
         return None
 
 
+def is_foreign(folder: Path) -> bool:
+    """Whether the folder's ``report.json`` is of a kind that this package doesn't make.
+
+    A file that isn't a JSON object isn't foreign: it may be a damaged report of this package.
+    """
+    try:
+        content = read_json(folder / JSON_FILE)[0]
+    except UserError:
+        return False
+    return isinstance(content, dict) and _kind_of(content) is None
+
+
 def _kind_of(content: Any) -> ReportKind | None:
     name = content.get("format") if isinstance(content, dict) else None
     return KINDS.get(name) if isinstance(name, str) else None

@@ -123,9 +123,10 @@ def _next_command(folder: Path, found: Sequence[Any]) -> str:
 
 def _show(screen: Screen, found: Sequence[Any], names: Sequence[Sequence[str | None]]) -> None:
     """One table of all maps; of one or two maps, the single poles first."""
+    from projector.terminal.screen import legend
     from pruning.poles.poles import axes_words, finding_words
     from pruning.terminal.tables import (
-        legend,
+        legend_of_labels,
         legend_of_maps,
         legend_of_poles,
         pole_table,
@@ -142,5 +143,6 @@ def _show(screen: Screen, found: Sequence[Any], names: Sequence[Sequence[str | N
         screen.out.print(legend_of_poles(found[0], width))
     screen.out.print(poles_table(found, width, names))
     screen.out.print(legend_of_maps(found, width))
+    screen.out.print(legend_of_labels(found, names, has_poles=len(found) <= 2))
     reasons = dict.fromkeys(text for one in found for text in one.reasons.values())
     screen.out.print(legend(("–", reason) for reason in reasons))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from projector.memory import size_text
+from projector.naming.legend import signs_in
+from projector.terminal.screen import legend
 from pruning.poles.poles import Pole, Poles, finding_words
 from pruning.scoring.speed import SpeedComparison
 from pruning.scoring.tasks import TaskResult
@@ -21,9 +23,11 @@ _POLES_LEGEND = {
     "distinct": "poles that both halves of the corpus confirm, and whose {mean} inside is higher "
     "than in shuffled ρ",
     "shuffled": "mean number of distinct poles in shuffled ρ",
-    "beyond": "distinct poles whose {mean} inside is higher than in ρ with the same spectrum",
-    "spectrum": "mean number of such poles in ρ with the same spectrum",
-    "fires on": "what the most separate poles fire on, or the names that you gave them",
+    "beyond": "distinct poles beyond the spectrum: their {mean} inside is higher than in ρ with "
+    "the same spectrum",
+    "spectrum": "mean number of poles beyond the spectrum in ρ with the same spectrum",
+    "fires on": "what the most separate poles fire on, or the names that you gave them, "
+    "separated by |",
     "size": "neurons in the largest pole and in the median pole",
     "noise": "neurons in no pole, as a share of those that are not dead",
     "within": "{mean} of the pairs of neurons in a pole; for a layer, the median over poles",
@@ -116,11 +120,11 @@ def _cells_of_map(one: Poles, names: Sequence[str | None]) -> dict[str, str]:
             min((p.opposite_rho for p in poles if p.opposite_rho is not None), default=None)
         ),
         "validity": _number(one.validity),
-        "fires on": escape(strongest_labels(one, names=names)),
+        "fires on": escape(" | ".join(strongest_labels(one, names=names))),
     }
 
 
-def strongest_labels(one: Poles, n: int = 3, names: Sequence[str | None] = ()) -> str:
+def strongest_labels(one: Poles, n: int = 3, names: Sequence[str | None] = ()) -> list[str]:
     """What the first poles fire on: the distinct ones, or all where none is known to be.
 
     Those that fire on one thing; where there are none, the first.
@@ -133,8 +137,26 @@ def strongest_labels(one: Poles, n: int = 3, names: Sequence[str | None] = ()) -
     called = [(names[k] if names else None) or one.poles[k].label for k in shown]
     labels = list(dict.fromkeys(label for label in called if label))
     clear = [label for label in labels if "(mixed)" not in label]
-    # A label may hold points.
-    return " | ".join(clear[:n] or labels[:1])
+    return clear[:n] or labels[:1]
+
+
+def legend_of_labels(
+    found: Sequence[Poles], names: Sequence[Sequence[str | None]], *, has_poles: bool
+) -> Table:
+    """What the signs in the labels of both tables mean: of those that occur.
+
+    Args:
+        names: those that the user gave the poles of each map, which have no such signs.
+        has_poles: whether :func:`pole_table` is shown too.
+    """
+    labels: list[str | None] = []
+    for one, of_map in zip(found, names, strict=True):
+        labels += strongest_labels(one, names=of_map)
+        if has_poles:
+            first = one.distinct_first[:_MOST_POLES]
+            labels += [(of_map[k] if of_map else None) or one.poles[k].label for k in first]
+    given = {name for of_map in names for name in of_map}
+    return legend(signs_in(label for label in labels if label and label not in given))
 
 
 def _count(count: int | None) -> str:
@@ -210,16 +232,6 @@ def _cells_of_pole(one: Poles, k: int, called: str | None) -> dict[str, str]:
 def _legend(columns: dict[str, str], one: Poles) -> Table:
     mean = "mean |ρ|" if one.settings.space == "abs-correlation" else "mean ρ"
     return legend((name, text.format(mean=mean)) for name, text in columns.items())
-
-
-def legend(lines: Iterable[tuple[str, str]]) -> Table:
-    """Names and what they mean, wrapped at the screen's width."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, min_width=9, style="dim")
-    table.add_column(overflow="fold", style="dim")
-    for name, text in lines:
-        table.add_row(escape(name), escape(text))
-    return table
 
 
 def within(one: Poles, pole: Pole) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from dashboard.drawing import palette
 from dashboard.drawing.legend import colors_of, groups_of
-from pruning.poles.poles import Control, Controls, Pole, Poles, PoleSettings
+from pruning.poles.poles import Control, Controls, Pole, Poles, PoleSettings, counts_words
 from tests.refused import lacking
 
 
@@ -29,7 +30,7 @@ def poles(*found: Pole, n_noise: int = 2) -> Poles:
         0.1,
         0.2,
         {},
-        Controls(control, replace(control, n_distinct=3.0)),
+        Controls(control, replace(control, n_distinct=3.0, n_beyond_spectrum=0.4)),
     )
 
 
@@ -53,8 +54,10 @@ def test_distinct_poles_are_listed_and_coloured_first() -> None:
 
 def test_counts_stand_beside_their_controls() -> None:
     note = groups_of(poles(DISTINCT, WEAK)).note
-    assert note.startswith("1 distinct, 1 beyond the spectrum.")
-    assert lacking(note, "0.2 distinct", "3.0 ") == []
+    # Each count has that of the same verdict in its own control, not the 3.0 distinct poles that
+    # the other control has.
+    assert re.findall(r"[\d.]+(?=[ )])", note) == ["1", "0.2", "1", "0.4"]
+    assert note == f"{counts_words([poles(DISTINCT, WEAK)])}."
     assert groups_of(replace(poles(DISTINCT), controls=None)).note == ""
 
 

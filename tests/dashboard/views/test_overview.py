@@ -20,7 +20,7 @@ from projector.projection.projection import Projection
 from projector.statistics.organisation import most_organised
 from pruning.poles.files import save_poles
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import Control, Controls, PoleSettings
+from pruning.poles.poles import Control, Controls, PoleSettings, counts_words
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import GROUPING, decoded, errors, maps_of
 from tests.pruning.test_preparing import fit
@@ -72,20 +72,26 @@ def test_poles_are_counted_beside_what_the_controls_give(
 ) -> None:
     own = copied(DECODER)
     projection = Projection.load(own / DECODER)
-    controls = Controls(Control(5, 3.0, 0.4, 0.2), Control(5, 9.0, 1.8, 0.0))
+    controls = Controls(Control(5, 3.0, 0.4, 0.2), Control(5, 9.0, 1.8, 0.6))
     judged = []
     for layer in (0, 1):
         poles = find_poles(projection, layer, "mlp_post", SETTINGS)
-        marked = tuple(replace(pole, distinct=k == 0) for k, pole in enumerate(poles.poles))
+        marked = tuple(
+            replace(pole, distinct=k == 0, beyond_spectrum=k == 0 and layer == 1)
+            for k, pole in enumerate(poles.poles)
+        )
         judged.append(replace(poles, poles=marked, controls=controls))
     save_poles(own / DECODER, judged)
     at = start(own, "overview", projection=DECODER, grouping=GROUPING).run()
     assert errors(at) == []
     titles = [each["title"] for each in grid_of(at)["maps"]]
-    assert sum("1 distinct (shuffled 0.4, same spectrum 1.8)" in title for title in titles) == 2
+    for one in judged:
+        assert sum(counts_words([one]) in title for title in titles) == 1
     said = [unescaped(each.value) for each in at.caption]
-    counted = "2 in 2 maps; in shuffled ρ there are 0.8, with the same spectrum 3.6"
-    assert sum(counted in each for each in said) == 1
+    # Distinct poles next to those of shuffled ρ, poles beyond the spectrum next to those of the
+    # other control.
+    (counted,) = [each for each in said if "beyond the spectrum" in each]
+    assert re.findall(r"\d+(?:\.\d)?", counted.partition("In ")[2]) == ["2", "2", "0.8", "1", "1.2"]
 
 
 def test_groups_are_coloured_and_named_once_they_are_known(

@@ -162,6 +162,10 @@ def test_reports_of_the_model_in_view_come_alone_and_one_ships(
     dense = {"method": "dense", "sparsity": 0.0, "perplexity": 9.0}
     report(own / "another", [dense])
     report(own / "mine", [dense])
+    # Reports of other commands are neither counted nor offered.
+    for name, content in (("time", {"kind": "layer-time"}), ("other", {"format": "x"})):
+        (own / name).mkdir()
+        (own / name / "report.json").write_text(json.dumps(content), encoding="utf-8")
     values = json.loads((own / "mine" / "report.json").read_text())
     values["model"]["sha256"] = Projection.load(own / DECODER).facts.model.sha256
     (own / "mine" / "report.json").write_text(json.dumps(values))
@@ -169,6 +173,7 @@ def test_reports_of_the_model_in_view_come_alone_and_one_ships(
     at = start(own, "pruning", projection=DECODER).run()
     assert errors(at) == []
     assert at.selectbox(key="choose report").options == ["mine"]
+    assert "(2)" in at.toggle(key="other reports").label
     at.toggle(key="other reports").set_value(True).run()
     assert at.selectbox(key="choose report").options == ["mine", "another", SHIPPED]
     # A link to another model's report shows it.
@@ -178,7 +183,7 @@ def test_reports_of_the_model_in_view_come_alone_and_one_ships(
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"format": "x"}', json.dumps({"format": "pruning-report"}), "{}"],
+    ["{", "[]", json.dumps({"format": "transformer-pruning-report"})],
 )
 def test_a_damaged_report_is_said_and_another_can_be_chosen(
     content: str, copied: Callable[..., Path], start: Open

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import projector
+from projector.naming.legend import signs_in
 from projector.terminal.cli import app
 from tests.projector.naming.corpora import Words, with_examples
 
@@ -43,6 +44,17 @@ def test_results_are_listed(folder: Path) -> None:
     assert "N3" in result.stdout
     assert "10 of 10" in result.stdout
     assert "1 more" in result.stdout
+    # No label has a sign that needs an explanation.
+    assert "↓" not in result.stdout
+
+
+def test_signs_in_labels_are_explained(folder: Path) -> None:
+    own = "L1 N7"
+    label = json.loads(invoke(folder, own, "--json").stdout)["results"][0]["label"]
+    expected = signs_in([label])
+    assert expected
+    text = invoke(folder, own).stdout
+    assert all(meaning in text for _, meaning in expected)
 
 
 def test_a_script_reads_one_object(folder: Path) -> None:

@@ -20,12 +20,13 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+from projector.naming.legend import signs_in
 from projector.naming.names import PoleKey, write_name
 from projector.terminal.cli import app as projector_app
 from pruning.poles.files import load_poles, poles_file
-from pruning.poles.poles import MAP_POLES, Controls, PoleSettings
+from pruning.poles.poles import MAP_POLES, Controls, PoleSettings, counts_words
 from pruning.terminal.cli import app
-from pruning.terminal.tables import pole_table, poles_table
+from pruning.terminal.tables import legend_of_labels, pole_table, poles_table
 from tests.families import N_NEURONS
 from tests.refused import lacking
 
@@ -129,6 +130,8 @@ def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> Non
             str(poles.n_beyond_spectrum),
             f"{spectrum.n_beyond_spectrum:.1f}",
         ]
+        # The dashboard compares the same counts.
+        assert re.findall(r"\d+(?:\.\d)?", counts_words([poles])) == row.split()[6:10]
         assert f"layer {layer} mlp_post" in text
         # What the first pole fires on.
         assert poles.poles[0].label
@@ -208,6 +211,27 @@ def test_no_number_is_cut(folder: Path, width: int) -> None:
     assert row[2 : 2 + len(numbers) + 4] == [*numbers, "105", "10.2", "0", "10.4"]
     assert "10,000" in text
     assert not re.search(r"[\d/]…", text)
+
+
+def test_the_signs_in_printed_labels_are_explained(folder: Path) -> None:
+    succeed(folder, "--layer", "0", "--site", "mlp_post", "--no-controls")
+    poles = load_poles(folder, 0, "mlp_post")
+    assert poles is not None
+    marked = replace(
+        poles, poles=tuple(replace(each, label=f"␣×{k} … ↓") for k, each in enumerate(poles.poles))
+    )
+    names = ["own ⏎", *[None] * (len(poles.poles) - 1)]
+    legends = [
+        legend_of_labels([one], [of_map], has_poles=True).columns[0]
+        for one, of_map in ((marked, ()), (marked, names))
+    ]
+    with_own = [list(each.cells) for each in legends]
+    assert with_own[0][:3] == ["↓", "…", "␣"]
+    # A name of the user has no signs.
+    assert "⏎" not in with_own[1]
+    labels = [each.label for each in poles.poles if each.label]
+    printed = " ".join(succeed(folder, "--layer", "0", "--site", "mlp_post").stdout.split())
+    assert all(meaning in printed for _, meaning in signs_in(labels[:1]))
 
 
 def test_many_maps_are_a_row_each(folder: Path) -> None:
