@@ -21,6 +21,7 @@ from projector.corpus.pieces import Pieces, readable
 from projector.errors import UserError
 from projector.memory import size_text
 from projector.model import prompting
+from projector.model.caching import cache_of, with_cache
 from projector.model.capture import capture, evaluating
 from projector.storage.bounded import BoundedFolder
 from projector.storage.places import disk_errors
@@ -298,8 +299,13 @@ def _generate(
     with torch.no_grad(), evaluating(model):
         for _ in range(n_new):
             mask = torch.ones(1, len(result), dtype=torch.int64, device=device)
-            out = model(input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True)
-            cache = getattr(out, "past_key_values", None)
+            out = model(
+                input_ids=given,
+                attention_mask=mask,
+                use_cache=True,
+                **with_cache(model, cache),
+            )
+            cache = cache_of(out)
             token = int(out.logits[0, -1].argmax())
             result.append(token)
             advance(1)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from projector.corpus.pieces import Pieces
 from projector.errors import SettingError, UserError, check_least, check_seed, check_text, is_number
+from projector.model.caching import cache_of, with_cache
 from projector.model.capture import evaluating
 from projector.model.context import longest_sequence
 from projector.model.intervention import Intervention, Shift, intervene
@@ -279,7 +280,7 @@ def generate(
             out = model(
                 input_ids=torch.tensor([given], device=device),
                 attention_mask=mask,
-                past_key_values=cache,
+                **with_cache(model, cache),
                 use_cache=use_cache,
             )
             if not bool(out.logits.isfinite().all()):
@@ -290,7 +291,7 @@ def generate(
             result.append(token)
             if token in ends:
                 break
-            cache = getattr(out, "past_key_values", None) if use_cache else None
+            cache = cache_of(out) if use_cache else None
             # Models without a cache read everything again.
             given = [token] if cache is not None else result
     return result[len(ids) :], nats

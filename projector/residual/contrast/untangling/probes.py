@@ -44,9 +44,14 @@ def probe_accuracies(
         (C,) accuracies, each the mean over both sets.
     """
     from sklearn import config_context
+    from threadpoolctl import threadpool_limits
 
-    # The samples were checked; each of the hundred fits would check them again.
-    with config_context(assume_finite=True, skip_parameter_validation=True):
+    # The samples were checked; each of the hundred fits would check them again. Its systems are
+    # small: threads of BLAS that wait for one another take longer than one thread.
+    with (
+        config_context(assume_finite=True, skip_parameter_validation=True),
+        threadpool_limits(1, user_api="blas"),
+    ):
         margins = _margins(x, columns, labels, groups, folds, random)
     return balanced_accuracy(margins, columns)
 

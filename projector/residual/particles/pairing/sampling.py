@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.model.caching import cache_of, with_cache
 from projector.model.capture import capture, evaluating
 from projector.model.loading import input_device
 from projector.progress import Progress
@@ -212,7 +213,7 @@ def _continue(
             for step in range(1, n_new):
                 so_far = torch.cat([before, *(each.to(device) for each in tokens)], dim=1)
                 out = _run(model, so_far, cache, cache is not None)
-                cache = None if cache is None else out.past_key_values
+                cache = None if cache is None else cache_of(out)
                 tokens.append(
                     _pick(_cumulated(out.logits[:, -1], special), drawn[:, step : step + 1])
                 )
@@ -226,7 +227,7 @@ def _special(subject: Subject) -> list[int]:
 
 def _repeatable(out: Any) -> Any:
     """The keys and values of a run, if they can be given to a batch; None if not."""
-    kept = getattr(out, "past_key_values", None)
+    kept = cache_of(out)
     return kept if hasattr(kept, "batch_repeat_interleave") else None
 
 
@@ -250,7 +251,7 @@ def _run(model: Any, ids: Tensor, cache: Any, use_cache: bool) -> Any:
         **options,
         input_ids=ids if cache is None else ids[:, -1:],
         attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
+        **with_cache(model, cache),
         use_cache=use_cache,
     )
 
@@ -316,8 +317,9 @@ def _run_pairs(
 
     options: dict[str, Any] = {}
     if kept is not None:
-        options["past_key_values"] = copy.deepcopy(kept)
-        options["past_key_values"].batch_repeat_interleave(len(rows))
+        repeated = copy.deepcopy(kept)
+        repeated.batch_repeat_interleave(len(rows))
+        options = with_cache(model, repeated)
     device = input_device(model)
     with evaluating(model), capture(taps, read, then_stop=True):
         model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
