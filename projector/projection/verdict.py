@@ -32,7 +32,8 @@ def kept_words(figures: Mapping[str, Any]) -> str:
 def verdict(figures: Mapping[str, Any], objective: str) -> str:
     """The :func:`kept_words` and the conclusion.
 
-    ``1.2 of 10 neighbours kept; chance 0.1: use this map for its large shape only``.
+    ``1.2 of 10 neighbours kept; chance 0.1: use this map for its large shape only``. Neighbours
+    that two halves of the corpus don't agree on aren't to be trusted, however many the map keeps.
 
     Args:
         figures: of a map in a layout.
@@ -44,7 +45,14 @@ def verdict(figures: Mapping[str, Any], objective: str) -> str:
         return words
     chance = FIGURES["chance_overlap"].number(figures) or 0.0
     # With 11 neurons all are neighbours of all.
-    share = (kept - chance) / (N_NEIGHBOURS - chance) if chance < N_NEIGHBOURS else 1.0
+    share = _beyond_chance(kept, chance)
+    stable = FIGURES["stability"].number(figures)
+    few = _LEAST_SHARES[1]
+    if stable is not None and share >= few > _beyond_chance(stable, chance):
+        return (
+            f"{words}; two halves of the corpus agree on only {stable:.1f}: read more tokens "
+            "before you trust its groups"
+        )
     return f"{words}: {_use(share, objective)}"
 
 
@@ -58,11 +66,19 @@ def site_verdicts(projection: Any, layout: str | None = None) -> list[str]:
     for site in projection.sites:
         found = [projection.figures(i, s, layout) for i, s in projection.maps if s == site]
         known = [each for each in found if each.get("neighbour_overlap") is not None]
-        names = ("neighbour_overlap", "chance_overlap")
-        middle = {name: median(each.get(name) or 0.0 for each in known) for name in names if known}
+        middle = {
+            name: median(each[name] for each in known)
+            for name in ("neighbour_overlap", "chance_overlap", "stability")
+            if known and all(each.get(name) is not None for each in known)
+        }
         over = f", median of {len(known)} layers" if len(known) > 1 else ""
         lines.append(f"{site}{over}: {verdict(middle or found[0], objective)}")
     return lines
+
+
+def _beyond_chance(number: float, chance: float) -> float:
+    """The share of the neighbours that random positions don't give; of ten, both."""
+    return (number - chance) / (N_NEIGHBOURS - chance) if chance < N_NEIGHBOURS else 1.0
 
 
 def _use(share: float, objective: str) -> str:

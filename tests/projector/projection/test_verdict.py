@@ -40,6 +40,15 @@ def test_what_chance_gives_counts_for_nothing() -> None:
     assert "most neighbours" in verdict(figures(1.0, 1.0), "stress")
 
 
+def test_groups_that_halves_of_the_corpus_do_not_agree_on_are_not_to_be_trusted() -> None:
+    agreed = verdict({**figures(0.36), "stability": 0.3}, "neighbours")
+    assert agreed == verdict(figures(0.36), "neighbours")
+    found = verdict({**figures(0.36), "stability": 0.12}, "neighbours")
+    assert lacking(found, kept_words(figures(0.36)), "only 1.2", "tokens") == []
+    # A map that keeps few is judged by that alone.
+    assert verdict({**figures(0.12), "stability": 0.12}, "stress") == verdict(figures(0.12), "stress")
+
+
 def test_an_unknown_figure_gives_its_reason() -> None:
     reason = "correlations were not kept"
     unknown = {**figures(None), "reasons": {"neighbour_overlap": reason}}
