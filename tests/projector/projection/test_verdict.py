@@ -46,7 +46,8 @@ def test_groups_that_halves_of_the_corpus_do_not_agree_on_are_not_to_be_trusted(
     found = verdict({**figures(0.36), "stability": 0.12}, "neighbours")
     assert lacking(found, kept_words(figures(0.36)), "only 1.2", "tokens") == []
     # A map that keeps few is judged by that alone.
-    assert verdict({**figures(0.12), "stability": 0.12}, "stress") == verdict(figures(0.12), "stress")
+    few = figures(0.12)
+    assert verdict({**few, "stability": 0.12}, "stress") == verdict(few, "stress")
 
 
 def test_an_unknown_figure_gives_its_reason() -> None:
