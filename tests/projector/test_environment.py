@@ -14,8 +14,9 @@ from projector.environment import prepare_environment
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever is set here goes with the test.
-    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "TRANSFORMERS_VERBOSITY")
-    for name in (*names, "HF_HUB_DISABLE_PROGRESS_BARS", "TOKENIZERS_PARALLELISM"):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT")
+    more = ("HF_HUB_DISABLE_PROGRESS_BARS", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY")
+    for name in names + more:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 
@@ -23,12 +24,18 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_waiting_threads_are_told_to_sleep() -> None:
     prepare_environment()
     assert int(os.environ["GOMP_SPINCOUNT"]) < 300_000
+    assert int(os.environ["OPENBLAS_THREAD_TIMEOUT"]) < 26
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "error"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "active"), ("TRANSFORMERS_VERBOSITY", "info")],
+    [
+        ("GOMP_SPINCOUNT", "7"),
+        ("OMP_WAIT_POLICY", "active"),
+        ("OPENBLAS_THREAD_TIMEOUT", "20"),
+        ("TRANSFORMERS_VERBOSITY", "info"),
+    ],
 )
 def test_what_the_user_has_set_stays(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -54,7 +61,8 @@ def check(script: str) -> None:
     script = f"""
 import os, sys
 {script}
-assert not {{"torch", "transformers"}} & set(sys.modules)
+assert not {{"numpy", "torch", "transformers"}} & set(sys.modules)
 assert os.environ["GOMP_SPINCOUNT"] and os.environ["TRANSFORMERS_VERBOSITY"]
+assert os.environ["OPENBLAS_THREAD_TIMEOUT"]
 """
     subprocess.run([sys.executable, "-c", script], check=True)
