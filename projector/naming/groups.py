@@ -159,7 +159,7 @@ class _OnMap:
         return np.bincount(firing, minlength=n_words).astype(np.float64)
 
     def label(self, chosen: NDArray[np.int64], signs: NDArray[np.int64]) -> Label | None:
-        """The label of neurons, each by the end of its sign."""
+        """Label neurons by their highest examples, or their lowest where the sign is negative."""
         up = signs[:, None] > 0
         ends = self.extremes[1], self.extremes[-1]
         at = np.where(up, ends[0].at[chosen], ends[1].at[chosen])
